@@ -1,0 +1,1 @@
+"""Trunkline's server: a gRPC router for language-model traffic."""

@@ -1,0 +1,1 @@
+"""Known providers, models and prices, compiled at load."""

@@ -1,0 +1,1 @@
+"""The one attempt loop, and the ports that others implement."""

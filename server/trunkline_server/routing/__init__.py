@@ -1,0 +1,1 @@
+"""Pure choice over an immutable snapshot."""

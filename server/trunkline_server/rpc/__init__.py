@@ -1,0 +1,1 @@
+"""Wire to call and back, one file per service; no policy."""

@@ -1,0 +1,78 @@
+"""The port to providers over HTTP: what the attempt loop needs of a client, and no more."""
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """One request, ready to send.
+
+    `url` is absolute and already encoded. `headers` are complete but for host and
+    content-length. `connect_timeout` and `header_timeout` are in seconds: to an established
+    connection, TLS included, and from the request's last byte to the response's headers.
+    `max_body_bytes` bounds a body that is read whole.
+    """
+
+    method: str
+    url: str
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+    connect_timeout: float = 5.0
+    header_timeout: float = 600.0
+    max_body_bytes: int = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class HttpResponse:
+    """A response read whole. Header names are lower case; of repeated headers the last counts."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class HttpStream(Protocol):
+    """A response whose headers have arrived and whose body has not been read."""
+
+    status: int
+    headers: Mapping[str, str]
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it arrives, at most once.
+
+        Raises UpstreamError with STREAM_INTERRUPTED when the connection ends before the body.
+        """
+        ...
+
+    async def read(self) -> bytes:
+        """The rest of the body, whole; raises as HttpClient.fetch does."""
+        ...
+
+    def abort(self) -> None:
+        """Closes the connection at once, unless the body has been read to its end. Idempotent."""
+        ...
+
+
+class HttpClient(Protocol):
+    """A pooled HTTP client.
+
+    Both calls raise UpstreamError: SERVICE_UNAVAILABLE when no connection can be had
+    (`sent` False) or it breaks before the headers, TIMEOUT when connect_timeout or
+    header_timeout passes, BAD_PROVIDER_RESPONSE for bytes that are not HTTP, for a body that
+    is cut short, or for one over max_body_bytes. Redirects are not followed. A task that is
+    cancelled inside either call closes its connection at once.
+    """
+
+    async def fetch(self, request: HttpRequest) -> HttpResponse:
+        """Sends the request and reads the whole response."""
+        ...
+
+    async def open(self, request: HttpRequest) -> HttpStream:
+        """Sends the request and returns once the response's headers have arrived."""
+        ...
+
+    async def close(self) -> None:
+        """Closes every connection."""
+        ...
