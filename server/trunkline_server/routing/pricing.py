@@ -1,0 +1,286 @@
+"""Prices: what a usage costs, in exact integer arithmetic.
+
+Rates are held as integers of yocto-USD (10^-24 USD) per token, so that every price that a
+vendor publishes, down to 10^-18 USD per million tokens, is exact. The exact amounts of a call
+are summed first and rounded once, half to even, to nanos (10^-9 USD).
+"""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from decimal import Decimal
+
+from trunkline import v1
+
+_YOCTO_PER_USD = 10**24
+_YOCTO_PER_NANO = 10**15
+_HALF_NANO = _YOCTO_PER_NANO // 2
+_TOKENS_PER_RATE = 10**6
+_MAX_NANOS = 2**63 - 1
+_SECONDS_PER_DAY = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """What is charged, in USD per million tokens; `per_request` in USD per request.
+
+    None means that the kind is not priced apart. Tokens of such a kind are charged as the
+    kind that contains it: one-hour cache writes as cache writes; cache reads, cache writes
+    and audio as input; reasoning and audio as output. Cached audio without a rate of its own
+    is charged as cached input or as audio, the dearer of those that are priced apart. Input
+    and output themselves have nothing to fall back to: without a rate, their price is
+    unknown.
+    """
+
+    input: Decimal | None = None
+    output: Decimal | None = None
+    cached_input: Decimal | None = None
+    cache_write: Decimal | None = None
+    cache_write_1h: Decimal | None = None
+    reasoning: Decimal | None = None
+    input_audio: Decimal | None = None
+    output_audio: Decimal | None = None
+    cached_input_audio: Decimal | None = None
+    per_request: Decimal = Decimal(0)
+
+    def __post_init__(self) -> None:
+        if self.input is None and self.output is None:
+            raise ValueError("a price needs a rate for input or for output")
+        for row in fields(self):
+            value = getattr(self, row.name)
+            if value is not None and not (value.is_finite() and value >= 0):
+                raise ValueError(f"{row.name}: a rate is a number, zero or more, not {value}")
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """Rates for the whole request once its input exceeds `above` tokens."""
+
+    above: int
+    rates: Rates
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """Rates and the time they hold: from `start` (Unix seconds) on, or daily (UTC).
+
+    `daily` is a pair of seconds after midnight, the end excluded; an end before the start
+    means the next day. At most one of `start` and `daily` is set; neither means always.
+    Tiers replace the base rates of the whole request, not only of the tokens above the
+    threshold: so vendors charge long contexts.
+    """
+
+    rates: Rates
+    tiers: tuple[Tier, ...] = ()
+    start: float | None = None
+    daily: tuple[float, float] | None = None
+
+    def active(self, at: float) -> bool:
+        """Whether the version holds at a time in Unix seconds."""
+        if self.start is not None:
+            return at >= self.start
+        if self.daily is None:
+            return True
+        begin, end = self.daily
+        now = at % _SECONDS_PER_DAY
+        return begin <= now < end if begin <= end else now >= begin or now < end
+
+
+class _Band:
+    """Rates as integers, with every fallback resolved."""
+
+    __slots__ = (
+        "audio_in",
+        "audio_out",
+        "cached",
+        "cached_audio",
+        "inp",
+        "out",
+        "reasoning",
+        "request",
+        "totals_only",
+        "write",
+        "write_1h",
+    )
+
+    def __init__(self, rates: Rates) -> None:
+        self.inp = _per_token(rates.input)
+        self.out = _per_token(rates.output)
+        inp, out = self.inp or 0, self.out or 0
+        cached, audio = _per_token(rates.cached_input), _per_token(rates.input_audio)
+        apart = max((rate for rate in (cached, audio) if rate is not None), default=inp)
+        self.cached = _or(cached, inp)
+        self.audio_in = _or(audio, inp)
+        self.cached_audio = _or(_per_token(rates.cached_input_audio), apart)
+        self.write = _or(_per_token(rates.cache_write), inp)
+        self.write_1h = _or(_per_token(rates.cache_write_1h), self.write)
+        self.reasoning = _or(_per_token(rates.reasoning), out)
+        self.audio_out = _or(_per_token(rates.output_audio), out)
+        self.request = _exact(rates.per_request, _YOCTO_PER_USD)
+        inputs = {self.cached, self.audio_in, self.cached_audio, self.write, self.write_1h}
+        self.totals_only = inputs == {inp} and {self.reasoning, self.audio_out} == {out}
+
+    def input_cost(self, usage: v1.Usage) -> int:
+        """Yocto-USD of all input. Parts that exceed their total are charged as reported."""
+        cached_audio = usage.cached_input_audio_tokens
+        write_1h = usage.cache_write_1h_tokens
+        audio = max(usage.input_audio_tokens - cached_audio, 0)
+        cached = max(usage.cached_input_tokens - cached_audio, 0)
+        write = max(usage.cache_write_tokens - write_1h, 0)
+        rest = usage.input_tokens - audio - cached - cached_audio - write - write_1h
+        return (
+            max(rest, 0) * (self.inp or 0)
+            + cached * self.cached
+            + write * self.write
+            + write_1h * self.write_1h
+            + audio * self.audio_in
+            + cached_audio * self.cached_audio
+        )
+
+    def output_cost(self, usage: v1.Usage) -> int:
+        """Yocto-USD of all output, likewise."""
+        reasoning = usage.reasoning_tokens
+        audio = usage.output_audio_tokens
+        rest = max(usage.output_tokens - reasoning - audio, 0)
+        return rest * (self.out or 0) + reasoning * self.reasoning + audio * self.audio_out
+
+
+class _Schedule:
+    """A version's bands: `bands[i]` holds for input above `starts[i - 1]` tokens."""
+
+    __slots__ = ("bands", "base", "starts", "version")
+
+    def __init__(self, version: Version) -> None:
+        tiers = sorted(version.tiers, key=lambda tier: tier.above)
+        self.version = version
+        self.base = _Band(version.rates)
+        self.bands = (self.base, *(_Band(tier.rates) for tier in tiers))
+        self.starts = tuple(tier.above for tier in tiers)
+
+    def band(self, input_tokens: int) -> _Band:
+        return self.bands[bisect_left(self.starts, input_tokens)] if self.starts else self.base
+
+
+class Price:
+    """The price of one model at one provider: every version, tier and kind of token.
+
+    Immutable. The last version in order that holds at the time counts; if none holds, the
+    first does. Raises ValueError without versions and for rates finer than 10^-18 USD per
+    million tokens.
+    """
+
+    __slots__ = ("_latest_first", "_only", "versions")
+
+    def __init__(self, versions: Sequence[Version]) -> None:
+        if not versions:
+            raise ValueError("a price needs at least one version")
+        self.versions = tuple(versions)
+        schedules = [_Schedule(version) for version in versions]
+        self._latest_first = tuple(reversed(schedules))
+        self._only = schedules[0] if len(schedules) == 1 else None
+
+    @classmethod
+    def flat(cls, rates: Rates) -> "Price":
+        """A price that never changes."""
+        return cls([Version(rates)])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Price) and self.versions == other.versions
+
+    def __hash__(self) -> int:
+        return hash(self.versions)
+
+    def __repr__(self) -> str:
+        return f"Price({list(self.versions)!r})"
+
+    def _at(self, at: float) -> _Schedule:
+        if self._only is not None:
+            return self._only
+        for schedule in self._latest_first:
+            if schedule.version.active(at):
+                return schedule
+        return self._latest_first[-1]
+
+    def cost(self, usage: v1.Usage, at: float) -> v1.Cost:
+        """What a usage cost at a time in Unix seconds.
+
+        Input, output and total are each rounded once from their exact amounts, so the total
+        may differ by one nano from the sum of the rounded input, output and request charge.
+        The answer is `unpriced` when tokens were used that have no rate (output of a model
+        priced for input only), or when the amount is beyond the contract's range.
+        """
+        input_tokens = usage.input_tokens
+        output_tokens = usage.output_tokens
+        band = self._at(at).band(input_tokens)
+        if (band.inp is None and input_tokens) or (band.out is None and output_tokens):
+            return v1.Cost(unpriced=True)
+        if band.totals_only:
+            exact_input = max(input_tokens, 0) * (band.inp or 0)
+            exact_output = max(output_tokens, 0) * (band.out or 0)
+        else:
+            exact_input = band.input_cost(usage)
+            exact_output = band.output_cost(usage)
+        total = _nanos(exact_input + exact_output + band.request)
+        if total > _MAX_NANOS:
+            return v1.Cost(unpriced=True)
+        return v1.Cost(input=_nanos(exact_input), output=_nanos(exact_output), total=total)
+
+    def estimate(self, input_tokens: int, output_tokens: int, at: float) -> int:
+        """What a request may cost at most, in nanos of a US dollar, rounded up.
+
+        It takes nothing from the vendor's cache and, where reasoning is dearer than other
+        output, takes all output for reasoning. Tokens without a rate count at the other
+        direction's rate.
+        """
+        band = self._at(at).band(input_tokens)
+        inp = _or(band.inp, band.out or 0)
+        out = max(_or(band.out, inp), band.reasoning)
+        exact = input_tokens * inp + output_tokens * out + band.request
+        return -(-exact // _YOCTO_PER_NANO)
+
+    def per_token(self, at: float) -> float:
+        """The dearer of the base rates of input and output, in USD per token."""
+        base = self._at(at).base
+        return max(base.inp or 0, base.out or 0) / _YOCTO_PER_USD
+
+    def rates(self, at: float) -> Rates:
+        """The base rates at a time."""
+        return self._at(at).version.rates
+
+
+def cost_of(price: Price | None, usage: v1.Usage, at: float) -> v1.Cost:
+    """What a usage cost: marked unpriced without a price, estimated for estimated counts.
+
+    A usage that counts nothing and comes from nobody is that of a call which never reached a
+    vendor; it costs nothing, with or without a price.
+    """
+    source = usage.source
+    if source == v1.USAGE_SOURCE_UNSPECIFIED and not (usage.input_tokens or usage.output_tokens):
+        return v1.Cost()
+    cost = v1.Cost(unpriced=True) if price is None else price.cost(usage, at)
+    if source == v1.USAGE_SOURCE_ESTIMATE:
+        cost.estimated = True
+    return cost
+
+
+def _or(rate: int | None, fallback: int) -> int:
+    return fallback if rate is None else rate
+
+
+def _per_token(rate: Decimal | None) -> int | None:
+    return None if rate is None else _exact(rate, _YOCTO_PER_USD // _TOKENS_PER_RATE)
+
+
+def _exact(value: Decimal, units: int) -> int:
+    numerator, denominator = value.as_integer_ratio()
+    amount, rest = divmod(numerator * units, denominator)
+    if rest:
+        raise ValueError(f"{value} is finer than prices are held")
+    return amount
+
+
+def _nanos(yocto: int) -> int:
+    nanos, rest = divmod(yocto, _YOCTO_PER_NANO)
+    if rest > _HALF_NANO or (rest == _HALF_NANO and nanos & 1):
+        return nanos + 1
+    return nanos
