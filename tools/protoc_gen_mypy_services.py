@@ -23,9 +23,7 @@ def main() -> int:
     if plugin is None:
         print(f"{PLUGIN} is not on PATH", file=sys.stderr)
         return 1
-    run = subprocess.run([plugin], input=request.SerializeToString(), stdout=subprocess.PIPE, check=False)
-    sys.stdout.buffer.write(run.stdout)
-    return run.returncode
+    return subprocess.run([plugin], input=request.SerializeToString(), check=False).returncode
 
 
 if __name__ == "__main__":
