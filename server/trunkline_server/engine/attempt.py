@@ -1,0 +1,166 @@
+"""One upstream call and its books; what unary and streamed calls share."""
+
+import asyncio
+import random
+from dataclasses import dataclass
+
+from trunkline import v1
+from trunkline_server.clock import Clock
+from trunkline_server.engine.budget import RetryBudget
+from trunkline_server.engine.call import Call
+from trunkline_server.engine.needs import estimate_usage
+from trunkline_server.engine.ports import Observer
+from trunkline_server.engine.table import Endpoint, Table
+from trunkline_server.engine.verdict import Blame, verdict_on
+from trunkline_server.errors import TrunklineError, UpstreamError
+from trunkline_server.providers.codec import WireRequest
+from trunkline_server.routing.pricing import cost_of
+from trunkline_server.routing.snapshot import Deployment
+from trunkline_server.upstream.http import HttpClient, HttpRequest
+
+# Where a deployment's latency is not known yet, a caller's deadline shorter than this says
+# nothing against it.
+PRESUMED_LATENCY = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What every call of an engine shares."""
+
+    http: HttpClient
+    clock: Clock
+    observer: Observer
+    budget: RetryBudget
+    rng: random.Random
+
+
+class Attempt:
+    """The books of one upstream call: health, duration, outcome, usage, cost.
+
+    Exactly one of `succeed`, `fail` and `cancel` ends it.
+    """
+
+    def __init__(
+        self, services: Services, table: Table, call: Call, target: Deployment, *, hedged: bool
+    ) -> None:
+        self._services = services
+        self._health = table.health
+        self._call = call
+        self.target = target
+        self.record = v1.Attempt(provider=target.provider, deployment=target.name, hedged=hedged)
+        call.attempts.append(self.record)
+        self.started = services.clock.monotonic()
+        self.first_token: float | None = None
+        self._health.begin(target.slot, self.started)
+
+    def succeed(self, http_status: int, usage: v1.Usage) -> None:
+        """Ends it with an answer that consumed `usage`."""
+        self.record.outcome = v1.ATTEMPT_OUTCOME_SUCCEEDED
+        self.record.http_status = http_status
+        self.consumed(usage)
+        now = self._close()
+        self._health.succeed(self.target.slot, now, now - self.started, self.first_token)
+        self._services.observer.attempt_ended(self._call, self.target, self.record, None)
+
+    def fail(self, error: UpstreamError) -> None:
+        """Ends it with a failure, and judges the target's health by it."""
+        record = self.record
+        record.outcome = v1.ATTEMPT_OUTCOME_FAILED
+        record.reason = error.reason
+        record.message = error.message
+        record.http_status = error.http_status
+        record.provider_request_id = error.provider_request_id
+        now = self._close()
+        blame = self._blame(error, now - self.started)
+        if blame is Blame.NONE:
+            self._health.neutral(self.target.slot, now)
+        else:
+            self._health.fail(
+                self.target.slot,
+                now,
+                latency=now - self.started,
+                retry_after=error.retry_after,
+                cooldown=blame is Blame.COOLDOWN,
+            )
+        self._services.observer.attempt_ended(self._call, self.target, record, error)
+
+    def cancel(self) -> None:
+        """Ends it without a verdict: the caller went away, or another attempt won."""
+        self.record.outcome = v1.ATTEMPT_OUTCOME_CANCELLED
+        self.record.reason = v1.ERROR_REASON_CANCELLED
+        self._health.neutral(self.target.slot, self._close())
+        self._services.observer.attempt_ended(self._call, self.target, self.record, None)
+
+    def consumed(self, usage: v1.Usage) -> None:
+        """Books what the attempt consumed, at the price in force now."""
+        self.record.usage.CopyFrom(usage)
+        at = self._services.clock.wall()
+        self.record.cost.CopyFrom(cost_of(self.target.price, usage, at))
+
+    def abandoned(self, known: v1.Usage | None = None, output_chars: int = 0) -> None:
+        """Books an attempt that is given up after its request was sent.
+
+        The vendor may bill what it has read and written by then: its own count so far where
+        it gave one, the router's estimate otherwise.
+        """
+        usage = estimate_usage(self._call.request, output_chars)
+        if known is not None and known.source:
+            usage.MergeFrom(known)
+            usage.output_tokens = max(known.output_tokens, usage.output_tokens)
+            usage.source = v1.USAGE_SOURCE_ESTIMATE
+        self.consumed(usage)
+
+    def _blame(self, error: UpstreamError, elapsed: float) -> Blame:
+        blame = verdict_on(error).blame
+        if error.reason == v1.ERROR_REASON_TIMEOUT and blame is Blame.FAILURE:
+            usual = self._health.latency(self.target.slot)
+            if elapsed < (PRESUMED_LATENCY if usual is None else usual):
+                # The caller was in more of a hurry than this deployment ever promised.
+                return Blame.NONE
+        return blame
+
+    def _close(self) -> float:
+        now = self._services.clock.monotonic()
+        elapsed = now - self.started
+        self.record.duration_us = round(elapsed * 1e6)
+        self._call.upstream_seconds += elapsed
+        return now
+
+
+def http_request(endpoint: Endpoint, wire: WireRequest, call: Call) -> HttpRequest:
+    """The HTTP request of one attempt, with credentials and trace context."""
+    headers = endpoint.headers + wire.headers
+    if call.traceparent:
+        headers = (*headers, ("traceparent", call.traceparent))
+        if call.tracestate:
+            headers = (*headers, ("tracestate", call.tracestate))
+    return HttpRequest(
+        wire.method,
+        endpoint.base_url + wire.path,
+        headers,
+        wire.body,
+        endpoint.connect_timeout,
+        endpoint.header_timeout,
+        endpoint.max_body_bytes,
+    )
+
+
+def timed_out(what: str, seconds: float) -> UpstreamError:
+    """The failure of an attempt that ran out of time waiting for `what`."""
+    return UpstreamError(v1.ERROR_REASON_TIMEOUT, f"no {what} within {seconds:.3g} s")
+
+
+def deadline_passed(call: Call) -> TrunklineError:
+    """The error of a call whose time is up."""
+    tried = len(call.attempts)
+    return TrunklineError(
+        v1.ERROR_REASON_TIMEOUT,
+        f"deadline exceeded after {tried} attempt{'' if tried == 1 else 's'}",
+        metadata={"attempts": str(tried)},
+    )
+
+
+async def pause(seconds: float) -> None:
+    """Waits before a retry."""
+    if seconds > 0:
+        await asyncio.sleep(seconds)

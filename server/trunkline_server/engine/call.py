@@ -1,0 +1,97 @@
+"""One call on its way through the engine."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from trunkline import v1
+from trunkline_server.engine.ports import Caller
+from trunkline_server.engine.table import Table
+from trunkline_server.routing.plan import Plan
+from trunkline_server.routing.query import Query
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What a call goes by from start to end: the table in force when it came, what it asked
+    of that table, and the answer."""
+
+    table: Table
+    query: Query
+    plan: Plan
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """What is known of one call; filled in as it proceeds.
+
+    `started`, `deadline`, `first_token` and `ended` are monotonic seconds. `attempts` holds a
+    record for each upstream call, in order of start, complete once that call is over.
+    """
+
+    operation: str
+    request: v1.GenerateRequest | v1.EmbedRequest
+    id: str
+    caller: Caller
+    started: float
+    deadline: float
+    traceparent: str = ""
+    tracestate: str = ""
+
+    course: Course | None = None
+    decision: v1.Decision | None = None
+    attempts: list[v1.Attempt] = field(default_factory=list)
+    usage: v1.Usage | None = None
+    cost: v1.Cost | None = None
+    model: str = ""
+    finish_reason: v1.FinishReason.ValueType = v1.FINISH_REASON_UNSPECIFIED
+    first_token: float | None = None
+    ended: float = 0.0
+    upstream_seconds: float = 0.0
+    # Whatever the observer keeps of the call, its span for one.
+    observed: object | None = None
+
+    def report(self) -> v1.CallReport:
+        """What the call did, for the details of its failure.
+
+        The details travel in a trailer, whose size clients bound (8 KiB by default): only the
+        last attempts fit.
+        """
+        return v1.CallReport(
+            id=self.id,
+            decision=self.decision,
+            attempts=self.attempts[-8:],
+            usage=total_usage(self.attempts),
+            cost=self.cost,
+        )
+
+
+def total_cost(attempts: Sequence[v1.Attempt]) -> v1.Cost:
+    """What all attempts cost together; unpriced or estimated if any part of it is."""
+    if len(attempts) == 1:
+        return attempts[0].cost
+    total = v1.Cost()
+    for attempt in attempts:
+        if attempt.HasField("cost"):
+            cost = attempt.cost
+            total.input += cost.input
+            total.output += cost.output
+            total.total += cost.total
+            total.unpriced |= cost.unpriced
+            total.estimated |= cost.estimated
+    return total
+
+
+_COUNTS = tuple(
+    field.name for field in v1.Usage.DESCRIPTOR.fields if field.name.endswith("_tokens")
+)
+
+
+def total_usage(attempts: Sequence[v1.Attempt]) -> v1.Usage | None:
+    """What all attempts consumed together, or None when none reported anything."""
+    used = [attempt.usage for attempt in attempts if attempt.HasField("usage")]
+    if not used:
+        return None
+    total = v1.Usage(source=max(usage.source for usage in used))
+    for name in _COUNTS:
+        setattr(total, name, sum(getattr(usage, name) for usage in used))
+    return total

@@ -1,0 +1,198 @@
+"""The engine: from an authenticated request to an answer, or to the one error that explains
+why there is none."""
+
+import asyncio
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from trunkline import v1
+from trunkline_server.engine.attempt import Services
+from trunkline_server.engine.call import Call, total_cost
+from trunkline_server.engine.needs import embed_query, generate_query, route_query
+from trunkline_server.engine.operations import EMBED, GENERATE
+from trunkline_server.engine.ports import Caller
+from trunkline_server.engine.stream import Send, StreamLoop
+from trunkline_server.engine.table import Table
+from trunkline_server.engine.unary import UnaryLoop
+from trunkline_server.errors import TrunklineError
+from trunkline_server.routing.explain import explain
+from trunkline_server.routing.plan import Plan, decision, plan
+from trunkline_server.routing.query import Query
+from trunkline_server.routing.snapshot import Deployment
+
+
+class Engine:
+    """Carries out calls by the table in force. Not thread-safe: one event loop each."""
+
+    def __init__(self, services: Services, table: Table) -> None:
+        self._services = services
+        self._table = table
+
+    @property
+    def table(self) -> Table:
+        """The table in force. Calls under way keep the one they began with."""
+        return self._table
+
+    @table.setter
+    def table(self, table: Table) -> None:
+        self._table = table
+
+    async def generate(self, call: Call, request: v1.GenerateRequest) -> v1.GenerateResponse:
+        """Answers a conversation in one piece. Raises TrunklineError."""
+        table = self._table
+        with self._observed(call):
+            self._refuse_cache_only(request.cache)
+            query = generate_query(request, False, table.permitted_models(call.caller))
+            chosen = self._plan(table, query, call)
+            loop = UnaryLoop(self._services, table, GENERATE, request, call, chosen)
+            target, response = await loop.run(_hedge(request.routing))
+            call.finish_reason = response.finish_reason
+            self._complete(table, query, call, chosen, target, request.routing, response)
+            return response
+
+    async def embed(self, call: Call, request: v1.EmbedRequest) -> v1.EmbedResponse:
+        """Turns texts into vectors. Raises TrunklineError."""
+        table = self._table
+        with self._observed(call):
+            self._refuse_cache_only(request.cache)
+            query = embed_query(request, table.permitted_models(call.caller))
+            chosen = self._plan(table, query, call)
+            loop = UnaryLoop(self._services, table, EMBED, request, call, chosen)
+            target, response = await loop.run(_hedge(request.routing))
+            self._complete(table, query, call, chosen, target, request.routing, response)
+            return response
+
+    async def stream_generate(self, call: Call, request: v1.GenerateRequest, send: Send) -> None:
+        """Answers a conversation as it is written, each event through `send`.
+
+        Raises TrunklineError; then no end event has been sent.
+        """
+        table = self._table
+        with self._observed(call):
+            self._refuse_cache_only(request.cache)
+            query = generate_query(request, True, table.permitted_models(call.caller))
+            chosen = self._plan(table, query, call)
+
+            def opening(target: Deployment, model: str) -> v1.StreamStart:
+                return v1.StreamStart(
+                    id=call.id,
+                    model=model,
+                    provider=target.provider,
+                    deployment=target.name,
+                    decision=self._decide(table, query, call, chosen, target, request.routing),
+                    cache_status=_cache_status(request.cache),
+                )
+
+            loop = StreamLoop(self._services, table, request, call, chosen, send, opening)
+            end = await loop.run()
+            call.model = end.model
+            call.finish_reason = end.finish_reason
+            call.usage = end.usage
+            call.cost = total_cost(call.attempts)
+            end.cost.CopyFrom(call.cost)
+            end.attempts.extend(call.attempts)
+            self._time(call, end.timing)
+            await send(v1.StreamGenerateResponse(end=end))
+
+    def route(self, request: v1.RouteRequest, caller: Caller) -> v1.RouteResponse:
+        """The decision that a call would meet now. Raises TrunklineError."""
+        table = self._table
+        query = route_query(request, table.permitted_models(caller))
+        now = self._services.clock.monotonic()
+        chosen = plan(table.snapshot, query, table.health, now, self._services.rng)
+        response = v1.RouteResponse(
+            decision=decision(table.snapshot, query, chosen, chosen.targets[0])
+        )
+        response.candidates.extend(explain(table.snapshot, query, table.health, now, chosen))
+        return response
+
+    @contextmanager
+    def _observed(self, call: Call) -> Generator[None]:
+        services = self._services
+        services.budget.deposit()
+        services.observer.call_started(call)
+        error: TrunklineError | None = None
+        try:
+            yield
+        except TrunklineError as failure:
+            error = failure
+            raise
+        except asyncio.CancelledError:
+            late = services.clock.monotonic() >= call.deadline
+            reason = v1.ERROR_REASON_TIMEOUT if late else v1.ERROR_REASON_CANCELLED
+            error = TrunklineError(reason, "the caller's deadline passed" if late else "cancelled")
+            raise
+        except Exception:
+            error = TrunklineError(v1.ERROR_REASON_INTERNAL, "internal error")
+            raise
+        finally:
+            call.ended = services.clock.monotonic()
+            if call.cost is None and call.attempts:
+                call.cost = total_cost(call.attempts)
+            services.observer.call_ended(call, error)
+
+    def _plan(self, table: Table, query: Query, call: Call) -> Plan:
+        call.query = query
+        now = self._services.clock.monotonic()
+        call.plan = plan(table.snapshot, query, table.health, now, self._services.rng)
+        return call.plan
+
+    def _decide(
+        self,
+        table: Table,
+        query: Query,
+        call: Call,
+        chosen: Plan,
+        target: Deployment,
+        routing: v1.RoutingOptions,
+    ) -> v1.Decision:
+        call.decision = decision(table.snapshot, query, chosen, target)
+        if routing.explain:
+            now = self._services.clock.monotonic()
+            candidates = explain(table.snapshot, query, table.health, now, chosen)
+            call.decision.candidates.extend(candidates)
+        return call.decision
+
+    def _complete(
+        self,
+        table: Table,
+        query: Query,
+        call: Call,
+        chosen: Plan,
+        target: Deployment,
+        routing: v1.RoutingOptions,
+        response: v1.GenerateResponse | v1.EmbedResponse,
+    ) -> None:
+        call.model = response.model
+        call.usage = response.usage
+        call.cost = total_cost(call.attempts)
+        response.id = call.id
+        response.provider = target.provider
+        response.deployment = target.name
+        response.cost.CopyFrom(call.cost)
+        response.decision.CopyFrom(self._decide(table, query, call, chosen, target, routing))
+        response.attempts.extend(call.attempts)
+        response.cache_status = _cache_status(call.request.cache)
+        self._time(call, response.timing)
+
+    def _time(self, call: Call, timing: v1.Timing) -> None:
+        timing.total_us = round((self._services.clock.monotonic() - call.started) * 1e6)
+        timing.upstream_us = round(call.upstream_seconds * 1e6)
+        if call.first_token is not None:
+            timing.first_token_us = round((call.first_token - call.started) * 1e6)
+
+    def _refuse_cache_only(self, policy: v1.CachePolicy) -> None:
+        if policy.mode == v1.CACHE_MODE_ONLY_IF_CACHED:
+            raise TrunklineError(
+                v1.ERROR_REASON_CACHE_MISS, "no cached answer: this router keeps no cache"
+            )
+
+
+def _hedge(routing: v1.RoutingOptions) -> bool | None:
+    return routing.hedge if routing.HasField("hedge") else None
+
+
+def _cache_status(policy: v1.CachePolicy) -> v1.CacheStatus.ValueType:
+    if policy.mode == v1.CACHE_MODE_BYPASS:
+        return v1.CACHE_STATUS_BYPASS
+    return v1.CACHE_STATUS_UNSPECIFIED

@@ -1,0 +1,152 @@
+"""What a request needs of a deployment, read off the request itself."""
+
+from collections.abc import Iterable
+
+from trunkline import v1
+from trunkline_server.routing.query import Query
+
+# A token is about four characters of English text in the vocabularies in use. Only used to keep
+# prompts away from windows that cannot hold them, and to settle answers whose vendor did not
+# count: a vendor's own count always wins.
+CHARS_PER_TOKEN = 4
+# Vendors charge a picture between about 85 and 1,600 tokens, by size and detail.
+TOKENS_PER_MEDIA_PART = 800
+
+_MEDIA = {"image": "vision", "audio": "audio", "file": "file"}
+_NONE: frozenset[str] = frozenset()
+
+
+def tokens_in(size: int) -> int:
+    """Estimated tokens in `size` characters of text."""
+    return (size + CHARS_PER_TOKEN - 1) // CHARS_PER_TOKEN
+
+
+def generate_query(
+    request: v1.GenerateRequest, stream: bool, permitted: frozenset[str] | None
+) -> Query:
+    """The routing query of a generation. `permitted`: as Query.models."""
+    size, needs = _walk(request.messages)
+    if request.tools:
+        needs.add("tools")
+        size += sum(tool.ByteSize() for tool in request.tools)
+    if stream:
+        needs.add("streaming")
+    if request.response_format.HasField("json_schema"):
+        needs.add("structured_output")
+    config = request.config
+    if config.HasField("reasoning") and _wants_reasoning(config.reasoning):
+        needs.add("reasoning")
+    return _query(
+        request.model,
+        "chat",
+        request.requirements,
+        request.routing,
+        permitted,
+        needs=needs,
+        input_tokens=tokens_in(size),
+        output_tokens=config.max_output_tokens,
+        stream=stream,
+    )
+
+
+def embed_query(request: v1.EmbedRequest, permitted: frozenset[str] | None) -> Query:
+    """The routing query of an embedding; its context need is that of the longest input."""
+    return _query(
+        request.model,
+        "embedding",
+        request.requirements,
+        request.routing,
+        permitted,
+        input_tokens=tokens_in(max(map(len, request.inputs))),
+    )
+
+
+def route_query(request: v1.RouteRequest, permitted: frozenset[str] | None) -> Query:
+    """The routing query of a dry run."""
+    return _query(
+        request.model,
+        "",
+        request.requirements,
+        request.routing,
+        permitted,
+        input_tokens=request.input_tokens,
+        output_tokens=request.max_output_tokens,
+    )
+
+
+def estimate_usage(request: v1.GenerateRequest | v1.EmbedRequest, output_chars: int) -> v1.Usage:
+    """The usage of an answer that its vendor did not count, or not to the end."""
+    if isinstance(request, v1.EmbedRequest):
+        size = sum(len(text) for text in request.inputs)
+    else:
+        size, _ = _walk(request.messages)
+        size += sum(tool.ByteSize() for tool in request.tools)
+    return v1.Usage(
+        input_tokens=tokens_in(size),
+        output_tokens=tokens_in(output_chars),
+        source=v1.USAGE_SOURCE_ESTIMATE,
+    )
+
+
+def _wants_reasoning(reasoning: v1.ReasoningConfig) -> bool:
+    if reasoning.HasField("budget_tokens"):
+        return reasoning.budget_tokens > 0
+    return reasoning.effort > v1.REASONING_EFFORT_NONE
+
+
+def _walk(messages: Iterable[v1.Message]) -> tuple[int, set[str]]:
+    """The size of the text in characters, media counted as if they were text, and what it needs."""
+    size = 0
+    needs: set[str] = set()
+    for message in messages:
+        for part in message.parts:
+            kind = part.WhichOneof("kind")
+            if kind == "text":
+                size += len(part.text)
+            elif kind in _MEDIA:
+                needs.add(_MEDIA[kind])
+                size += TOKENS_PER_MEDIA_PART * CHARS_PER_TOKEN
+            elif kind == "tool_result":
+                for inner in part.tool_result.parts:
+                    inner_kind = inner.WhichOneof("kind")
+                    if inner_kind in _MEDIA:
+                        needs.add(_MEDIA[inner_kind])
+                        size += TOKENS_PER_MEDIA_PART * CHARS_PER_TOKEN
+                    else:
+                        size += inner.ByteSize()
+            else:
+                size += part.ByteSize()
+    return size, needs
+
+
+def _query(
+    model: str,
+    kind: str,
+    requirements: v1.Requirements,
+    routing: v1.RoutingOptions,
+    permitted: frozenset[str] | None,
+    *,
+    needs: set[str] | None = None,
+    input_tokens: int = 0,
+    output_tokens: int = 0,
+    stream: bool = False,
+) -> Query:
+    asked = requirements.capabilities
+    capabilities = frozenset((*(needs or ()), *asked)) if needs or asked else _NONE
+    return Query(
+        model=model,
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        kind=kind,
+        stream=stream,
+        capabilities=capabilities,
+        max_cost_per_token=requirements.max_cost_per_token,
+        max_latency_ms=requirements.max_latency_ms,
+        data_residency=requirements.data_residency,
+        min_quality=requirements.min_quality,
+        strategy=routing.strategy,
+        allowed_providers=tuple(routing.allowed_providers),
+        denied_providers=tuple(routing.denied_providers),
+        no_fallback=routing.no_fallback,
+        models=permitted,
+    )

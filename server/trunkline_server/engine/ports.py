@@ -1,0 +1,56 @@
+"""What the engine asks of others: who calls, and who watches."""
+
+from typing import TYPE_CHECKING, Protocol
+
+from trunkline import v1
+from trunkline_server.errors import TrunklineError
+from trunkline_server.routing.snapshot import Deployment
+
+if TYPE_CHECKING:
+    from trunkline_server.engine.call import Call
+
+
+class Caller(Protocol):
+    """Who makes a call. Hashable; equal callers have equal rights."""
+
+    @property
+    def name(self) -> str:
+        """The name for logs and metrics; never the key itself."""
+        ...
+
+    def permits(self, model: str) -> bool:
+        """Whether the caller may use a model, named as in GenerateRequest.model."""
+        ...
+
+
+class Observer(Protocol):
+    """Watches calls. Called synchronously on the request path: must not block or raise."""
+
+    def call_started(self, call: "Call") -> None:
+        """A call has been admitted. May replace call.traceparent by its own span's."""
+        ...
+
+    def attempt_ended(
+        self, call: "Call", target: Deployment, attempt: v1.Attempt, error: TrunklineError | None
+    ) -> None:
+        """One upstream call is over; `attempt` is complete."""
+        ...
+
+    def call_ended(self, call: "Call", error: TrunklineError | None) -> None:
+        """A call is over; `call` is complete."""
+        ...
+
+
+class NullObserver:
+    """Watches nothing."""
+
+    def call_started(self, call: "Call") -> None:
+        pass
+
+    def attempt_ended(
+        self, call: "Call", target: Deployment, attempt: v1.Attempt, error: TrunklineError | None
+    ) -> None:
+        pass
+
+    def call_ended(self, call: "Call", error: TrunklineError | None) -> None:
+        pass

@@ -1,0 +1,79 @@
+"""The routing table in force: the snapshot, how to reach its providers, and their health."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from trunkline_server.engine.ports import Caller
+from trunkline_server.providers.codec import Codec, CodecTarget
+from trunkline_server.routing.health import HealthTable
+from trunkline_server.routing.snapshot import Deployment, Snapshot
+
+# Passed-through model ids and callers are unbounded in number; what is remembered of them
+# is not.
+_MEMO_LIMIT = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """How to reach one provider. `headers` hold its credentials and stay out of the repr."""
+
+    provider: str
+    codec: Codec
+    base_url: str
+    headers: tuple[tuple[str, str], ...] = field(repr=False)
+    flags: Mapping[str, str | int | bool]
+    connect_timeout: float = 5.0
+    header_timeout: float = 600.0
+    max_body_bytes: int = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """One deployment's endpoint, and what its codec must know of it."""
+
+    endpoint: Endpoint
+    target: CodecTarget
+
+
+class Table:
+    """What one call works with from start to end, however often the configuration changes.
+
+    Replaced as a whole on reload, never changed; its health, which changes with every call,
+    is carried over by the one that builds the next table.
+    """
+
+    def __init__(
+        self, snapshot: Snapshot, endpoints: Mapping[str, Endpoint], health: HealthTable
+    ) -> None:
+        self.snapshot = snapshot
+        self.endpoints = endpoints
+        self.health = health
+        self._bindings: dict[str, Binding] = {}
+        self._permitted: dict[Caller, frozenset[str] | None] = {}
+
+    def binding(self, deployment: Deployment) -> Binding:
+        """The endpoint and codec target of a deployment of this table."""
+        binding = self._bindings.get(deployment.name)
+        if binding is None:
+            endpoint = self.endpoints[deployment.provider]
+            target = CodecTarget(
+                deployment.provider_model, deployment.max_output_tokens or None, endpoint.flags
+            )
+            binding = Binding(endpoint, target)
+            if len(self._bindings) >= _MEMO_LIMIT + len(self.snapshot.deployments):
+                self._bindings.clear()
+            self._bindings[deployment.name] = binding
+        return binding
+
+    def permitted_models(self, caller: Caller) -> frozenset[str] | None:
+        """The public models that a caller may use; None means every one."""
+        try:
+            return self._permitted[caller]
+        except KeyError:
+            names = self.snapshot.models
+            allowed = frozenset(name for name in names if caller.permits(name))
+            permitted = None if len(allowed) == len(names) else allowed
+            if len(self._permitted) >= _MEMO_LIMIT:
+                self._permitted.clear()
+            self._permitted[caller] = permitted
+            return permitted
