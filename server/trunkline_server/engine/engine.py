@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from trunkline import v1
 from trunkline_server.engine.attempt import Services
-from trunkline_server.engine.call import Call, total_cost
+from trunkline_server.engine.call import Call, Course, total_cost
 from trunkline_server.engine.needs import embed_query, generate_query, route_query
 from trunkline_server.engine.operations import EMBED, GENERATE
 from trunkline_server.engine.ports import Caller
@@ -16,7 +16,7 @@ from trunkline_server.engine.table import Table
 from trunkline_server.engine.unary import UnaryLoop
 from trunkline_server.errors import TrunklineError
 from trunkline_server.routing.explain import explain
-from trunkline_server.routing.plan import Plan, decision, plan
+from trunkline_server.routing.plan import decision, plan
 from trunkline_server.routing.query import Query
 from trunkline_server.routing.snapshot import Deployment
 
@@ -39,27 +39,25 @@ class Engine:
 
     async def generate(self, call: Call, request: v1.GenerateRequest) -> v1.GenerateResponse:
         """Answers a conversation in one piece. Raises TrunklineError."""
-        table = self._table
         with self._observed(call):
-            self._refuse_cache_only(request.cache)
-            query = generate_query(request, False, table.permitted_models(call.caller))
-            chosen = self._plan(table, query, call)
-            loop = UnaryLoop(self._services, table, GENERATE, request, call, chosen)
+            _refuse_cache_only(request.cache)
+            permitted = self._table.permitted_models(call.caller)
+            course = self._plan(call, generate_query(request, False, permitted))
+            loop = UnaryLoop(self._services, course, GENERATE, request, call)
             target, response = await loop.run(_hedge(request.routing))
             call.finish_reason = response.finish_reason
-            self._complete(table, query, call, chosen, target, request.routing, response)
+            self._complete(call, course, target, response)
             return response
 
     async def embed(self, call: Call, request: v1.EmbedRequest) -> v1.EmbedResponse:
         """Turns texts into vectors. Raises TrunklineError."""
-        table = self._table
         with self._observed(call):
-            self._refuse_cache_only(request.cache)
-            query = embed_query(request, table.permitted_models(call.caller))
-            chosen = self._plan(table, query, call)
-            loop = UnaryLoop(self._services, table, EMBED, request, call, chosen)
+            _refuse_cache_only(request.cache)
+            permitted = self._table.permitted_models(call.caller)
+            course = self._plan(call, embed_query(request, permitted))
+            loop = UnaryLoop(self._services, course, EMBED, request, call)
             target, response = await loop.run(_hedge(request.routing))
-            self._complete(table, query, call, chosen, target, request.routing, response)
+            self._complete(call, course, target, response)
             return response
 
     async def stream_generate(self, call: Call, request: v1.GenerateRequest, send: Send) -> None:
@@ -67,11 +65,10 @@ class Engine:
 
         Raises TrunklineError; then no end event has been sent.
         """
-        table = self._table
         with self._observed(call):
-            self._refuse_cache_only(request.cache)
-            query = generate_query(request, True, table.permitted_models(call.caller))
-            chosen = self._plan(table, query, call)
+            _refuse_cache_only(request.cache)
+            permitted = self._table.permitted_models(call.caller)
+            course = self._plan(call, generate_query(request, True, permitted))
 
             def opening(target: Deployment, model: str) -> v1.StreamStart:
                 return v1.StreamStart(
@@ -79,11 +76,11 @@ class Engine:
                     model=model,
                     provider=target.provider,
                     deployment=target.name,
-                    decision=self._decide(table, query, call, chosen, target, request.routing),
+                    decision=self._decide(call, course, target),
                     cache_status=_cache_status(request.cache),
                 )
 
-            loop = StreamLoop(self._services, table, request, call, chosen, send, opening)
+            loop = StreamLoop(self._services, course, request, call, send=send, opening=opening)
             end = await loop.run()
             call.model = end.model
             call.finish_reason = end.finish_reason
@@ -131,36 +128,27 @@ class Engine:
                 call.cost = total_cost(call.attempts)
             services.observer.call_ended(call, error)
 
-    def _plan(self, table: Table, query: Query, call: Call) -> Plan:
-        call.query = query
+    def _plan(self, call: Call, query: Query) -> Course:
+        table = self._table
         now = self._services.clock.monotonic()
-        call.plan = plan(table.snapshot, query, table.health, now, self._services.rng)
-        return call.plan
+        chosen = plan(table.snapshot, query, table.health, now, self._services.rng)
+        call.course = Course(table, query, chosen)
+        return call.course
 
-    def _decide(
-        self,
-        table: Table,
-        query: Query,
-        call: Call,
-        chosen: Plan,
-        target: Deployment,
-        routing: v1.RoutingOptions,
-    ) -> v1.Decision:
-        call.decision = decision(table.snapshot, query, chosen, target)
-        if routing.explain:
+    def _decide(self, call: Call, course: Course, target: Deployment) -> v1.Decision:
+        table = course.table
+        call.decision = decision(table.snapshot, course.query, course.plan, target)
+        if call.request.routing.explain:
             now = self._services.clock.monotonic()
-            candidates = explain(table.snapshot, query, table.health, now, chosen)
+            candidates = explain(table.snapshot, course.query, table.health, now, course.plan)
             call.decision.candidates.extend(candidates)
         return call.decision
 
     def _complete(
         self,
-        table: Table,
-        query: Query,
         call: Call,
-        chosen: Plan,
+        course: Course,
         target: Deployment,
-        routing: v1.RoutingOptions,
         response: v1.GenerateResponse | v1.EmbedResponse,
     ) -> None:
         call.model = response.model
@@ -170,7 +158,7 @@ class Engine:
         response.provider = target.provider
         response.deployment = target.name
         response.cost.CopyFrom(call.cost)
-        response.decision.CopyFrom(self._decide(table, query, call, chosen, target, routing))
+        response.decision.CopyFrom(self._decide(call, course, target))
         response.attempts.extend(call.attempts)
         response.cache_status = _cache_status(call.request.cache)
         self._time(call, response.timing)
@@ -181,11 +169,12 @@ class Engine:
         if call.first_token is not None:
             timing.first_token_us = round((call.first_token - call.started) * 1e6)
 
-    def _refuse_cache_only(self, policy: v1.CachePolicy) -> None:
-        if policy.mode == v1.CACHE_MODE_ONLY_IF_CACHED:
-            raise TrunklineError(
-                v1.ERROR_REASON_CACHE_MISS, "no cached answer: this router keeps no cache"
-            )
+
+def _refuse_cache_only(policy: v1.CachePolicy) -> None:
+    if policy.mode == v1.CACHE_MODE_ONLY_IF_CACHED:
+        raise TrunklineError(
+            v1.ERROR_REASON_CACHE_MISS, "no cached answer: this router keeps no cache"
+        )
 
 
 def _hedge(routing: v1.RoutingOptions) -> bool | None:

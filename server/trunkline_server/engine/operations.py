@@ -1,35 +1,30 @@
 """The unary operations as the attempt loop sees them: encode, decode, count."""
 
-from typing import Protocol, TypeVar
+from abc import ABC, abstractmethod
+from typing import Generic, TypeVar
 
 from trunkline import v1
 from trunkline_server.engine.needs import estimate_usage
 from trunkline_server.providers.codec import Codec, CodecTarget, WireRequest
 
-RequestT_contra = TypeVar(
-    "RequestT_contra", v1.GenerateRequest, v1.EmbedRequest, contravariant=True
-)
-ResponseT_co = TypeVar("ResponseT_co", v1.GenerateResponse, v1.EmbedResponse, covariant=True)
+RequestT = TypeVar("RequestT", bound=v1.GenerateRequest | v1.EmbedRequest)
+ResponseT = TypeVar("ResponseT", bound=v1.GenerateResponse | v1.EmbedResponse)
 
 
-class Operation(Protocol[RequestT_contra, ResponseT_co]):
+class Operation(ABC, Generic[RequestT, ResponseT]):
     """One unary RPC."""
 
-    name: str
-
-    def encode(self, codec: Codec, request: RequestT_contra, target: CodecTarget) -> WireRequest:
+    @abstractmethod
+    def encode(self, codec: Codec, request: RequestT, target: CodecTarget) -> WireRequest:
         """The vendor's request; raises TrunklineError for what the dialect cannot carry."""
-        ...
 
-    def decode(self, codec: Codec, body: bytes, request: RequestT_contra) -> ResponseT_co:
+    @abstractmethod
+    def decode(self, codec: Codec, body: bytes, request: RequestT) -> ResponseT:
         """The answer, its usage estimated if the vendor gave none; raises UpstreamError."""
-        ...
 
 
-class Generate:
+class Generate(Operation[v1.GenerateRequest, v1.GenerateResponse]):
     """Generation in one piece."""
-
-    name = "generate"
 
     def encode(self, codec: Codec, request: v1.GenerateRequest, target: CodecTarget) -> WireRequest:
         return codec.encode_generate(request, target, stream=False)
@@ -42,10 +37,8 @@ class Generate:
         return response
 
 
-class Embed:
+class Embed(Operation[v1.EmbedRequest, v1.EmbedResponse]):
     """Embedding."""
-
-    name = "embed"
 
     def encode(self, codec: Codec, request: v1.EmbedRequest, target: CodecTarget) -> WireRequest:
         return codec.encode_embed(request, target)

@@ -1,7 +1,7 @@
 """The attempt loop of streamed calls: fall back until the first delta is sent, never after."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from trunkline import v1
 from trunkline_server.engine.attempt import (
@@ -12,13 +12,11 @@ from trunkline_server.engine.attempt import (
     pause,
     timed_out,
 )
-from trunkline_server.engine.call import Call
+from trunkline_server.engine.call import Call, Course
 from trunkline_server.engine.journey import Journey
 from trunkline_server.engine.needs import estimate_usage
-from trunkline_server.engine.table import Table
 from trunkline_server.errors import TrunklineError, UpstreamError
 from trunkline_server.providers.codec import StreamDecoder
-from trunkline_server.routing.plan import Plan
 from trunkline_server.routing.snapshot import Deployment
 from trunkline_server.upstream.http import HttpStream
 from trunkline_server.upstream.sse import SseParser
@@ -38,21 +36,21 @@ class StreamLoop:
     def __init__(
         self,
         services: Services,
-        table: Table,
+        course: Course,
         request: v1.GenerateRequest,
         call: Call,
-        plan: Plan,
+        *,
         send: Send,
         opening: Opening,
     ) -> None:
         self._services = services
-        self._table = table
+        self._table = course.table
         self._request = request
         self._call = call
-        self._policy = plan.route.attempts
+        self._policy = course.plan.route.attempts
         self._send = send
         self._opening = opening
-        self._journey = Journey(services, table, call, plan)
+        self._journey = Journey(services, course, call)
         self._begun = False
         self._sent_chars = 0
 
@@ -100,9 +98,9 @@ class StreamLoop:
             raise
         except TimeoutError:
             attempt.abandoned(decoder.usage, self._sent_chars)
-            error = timed_out(*patience.exceeded())
-            attempt.fail(error)
-            raise error from None
+            late = timed_out(*patience.exceeded())
+            attempt.fail(late)
+            raise late from None
         except BaseException:
             attempt.abandoned(decoder.usage, self._sent_chars)
             attempt.cancel()
@@ -132,7 +130,7 @@ class StreamLoop:
 
     async def _forward(
         self,
-        deltas: "list[v1.StreamDelta] | tuple[v1.StreamDelta, ...]",
+        deltas: Sequence[v1.StreamDelta],
         decoder: StreamDecoder,
         attempt: Attempt,
     ) -> None:

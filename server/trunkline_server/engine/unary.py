@@ -6,20 +6,20 @@ from typing import Generic
 from trunkline_server.engine.attempt import Attempt, Services, http_request, pause, timed_out
 from trunkline_server.engine.call import Call, Course
 from trunkline_server.engine.journey import Journey
-from trunkline_server.engine.operations import Operation, RequestT_contra, ResponseT_co
+from trunkline_server.engine.operations import Operation, RequestT, ResponseT
 from trunkline_server.errors import TrunklineError, UpstreamError
 from trunkline_server.routing.snapshot import Deployment
 
 
-class UnaryLoop(Generic[RequestT_contra, ResponseT_co]):
+class UnaryLoop(Generic[RequestT, ResponseT]):
     """Carries one unary call along its plan."""
 
     def __init__(
         self,
         services: Services,
         course: Course,
-        operation: Operation[RequestT_contra, ResponseT_co],
-        request: RequestT_contra,
+        operation: Operation[RequestT, ResponseT],
+        request: RequestT,
         call: Call,
     ) -> None:
         self._services = services
@@ -30,7 +30,7 @@ class UnaryLoop(Generic[RequestT_contra, ResponseT_co]):
         self._time_limit = course.plan.route.attempts.attempt_timeout
         self._journey = Journey(services, course, call)
 
-    async def run(self, hedge: bool | None) -> tuple[Deployment, ResponseT_co]:
+    async def run(self, hedge: bool | None) -> tuple[Deployment, ResponseT]:
         """The first answer, and the deployment that gave it.
 
         `hedge` is the request's word on hedging; None leaves it to the route. Raises
@@ -48,7 +48,7 @@ class UnaryLoop(Generic[RequestT_contra, ResponseT_co]):
                 step = self._journey.after(step.target, error)
             hedge_delay = None
 
-    async def _attempt(self, target: Deployment, *, hedged: bool) -> ResponseT_co:
+    async def _attempt(self, target: Deployment, *, hedged: bool) -> ResponseT:
         binding = self._table.binding(target)
         codec = binding.endpoint.codec
         wire = self._operation.encode(codec, self._request, binding.target)
@@ -68,10 +68,10 @@ class UnaryLoop(Generic[RequestT_contra, ResponseT_co]):
             attempt.fail(error)
             raise
         except TimeoutError:
-            error = timed_out("answer", limit)
+            late = timed_out("answer", limit)
             attempt.abandoned()
-            attempt.fail(error)
-            raise error from None
+            attempt.fail(late)
+            raise late from None
         except BaseException:
             attempt.abandoned()
             attempt.cancel()
@@ -79,7 +79,7 @@ class UnaryLoop(Generic[RequestT_contra, ResponseT_co]):
         attempt.succeed(reply.status, response.usage)
         return response
 
-    async def _race(self, target: Deployment, delay: float) -> tuple[Deployment, ResponseT_co]:
+    async def _race(self, target: Deployment, delay: float) -> tuple[Deployment, ResponseT]:
         """Runs an attempt and, when it is slow, a second one beside it; the first answer wins."""
         racers = {asyncio.create_task(self._attempt(target, hedged=False)): target}
         try:
