@@ -72,7 +72,18 @@ class TrunklineError(Exception):
 
     @property
     def code(self) -> grpc.StatusCode:
+        """The gRPC status code."""
         return CODES[self.reason]
+
+    def shortened(self) -> "TrunklineError":
+        """The same error with as much of its particulars as fits a small trailer."""
+        return TrunklineError(
+            self.reason,
+            self.message[:500],
+            metadata={key: value[:100] for key, value in list(self.metadata.items())[:8]},
+            violations=self.violations[:3],
+            retry_after=self.retry_after,
+        )
 
 
 class UpstreamError(TrunklineError):

@@ -1,0 +1,229 @@
+"""trunkline.v1.InferenceService: from the wire to the engine and back."""
+
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol, TypeVar
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+
+from trunkline import v1
+from trunkline_server.clock import Clock
+from trunkline_server.engine.call import Call
+from trunkline_server.engine.engine import Engine
+from trunkline_server.errors import TrunklineError, invalid
+from trunkline_server.governance.keys import KeyRing, Principal, authorize
+from trunkline_server.rpc.faults import abort
+from trunkline_server.rpc.metadata import CallMetadata, read_metadata
+from trunkline_server.rpc.validation import validate_embed, validate_generate, validate_route
+
+SERVICE = "trunkline.v1.InferenceService"
+
+Context = grpc.aio.ServicerContext[Any, Any]
+RequestT = TypeVar("RequestT", bound=Message)
+ResponseT = TypeVar("ResponseT")
+
+# A call that was shed may find room after the usual length of a call or so.
+OVERLOAD_RETRY_SECONDS = 1.0
+
+
+class Defects(Protocol):
+    """Hears of failures that are the router's own."""
+
+    def defect(self, operation: str, request_id: str, error: Exception) -> None:
+        """An exception nobody expected ended a call."""
+        ...
+
+    def shed(self, operation: str) -> None:
+        """A call was turned away because too many were under way."""
+        ...
+
+
+class InferenceServicer:
+    """Serves the four RPCs. One instance a process, replaced never, reconfigured in place.
+
+    Requests arrive as bytes: a body that is no protobuf message is then the caller's typed
+    error, and not a generic one of the transport.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        clock: Clock,
+        rng: random.Random,
+        defects: Defects,
+        *,
+        keys: KeyRing,
+        max_request_bytes: int,
+        max_concurrent_calls: int,
+        default_deadline: float,
+    ) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._rng = rng
+        self._defects = defects
+        self.keys = keys
+        self.max_request_bytes = max_request_bytes
+        self.max_concurrent_calls = max_concurrent_calls
+        self.default_deadline = default_deadline
+        self.in_flight = 0
+
+    def handlers(self) -> grpc.GenericRpcHandler:
+        """The service as grpc.aio registers it."""
+        return grpc.method_handlers_generic_handler(
+            SERVICE,
+            {
+                "Generate": grpc.unary_unary_rpc_method_handler(
+                    self.generate, None, v1.GenerateResponse.SerializeToString
+                ),
+                "StreamGenerate": grpc.unary_stream_rpc_method_handler(
+                    self.stream_generate, None, v1.StreamGenerateResponse.SerializeToString
+                ),
+                "Embed": grpc.unary_unary_rpc_method_handler(
+                    self.embed, None, v1.EmbedResponse.SerializeToString
+                ),
+                "Route": grpc.unary_unary_rpc_method_handler(
+                    self.route, None, v1.RouteResponse.SerializeToString
+                ),
+            },
+        )
+
+    async def generate(self, raw: bytes, context: Context) -> v1.GenerateResponse:
+        """Generate."""
+        return await self._guard("generate", self._generate, raw, context)
+
+    async def stream_generate(self, raw: bytes, context: Context) -> None:
+        """StreamGenerate. Events are written, not yielded: a cancelled call then unwinds
+        through the engine at once, and closes the upstream."""
+        await self._guard("stream_generate", self._stream_generate, raw, context)
+
+    async def embed(self, raw: bytes, context: Context) -> v1.EmbedResponse:
+        """Embed."""
+        return await self._guard("embed", self._embed, raw, context)
+
+    async def route(self, raw: bytes, context: Context) -> v1.RouteResponse:
+        """Route."""
+        return await self._guard("route", self._route, raw, context)
+
+    async def _generate(
+        self, ticket: "_Ticket", raw: bytes, context: Context
+    ) -> v1.GenerateResponse:
+        caller, metadata = self._authenticate(context)
+        request = self._parse(v1.GenerateRequest, raw)
+        validate_generate(request)
+        call = self._admit(ticket, request, caller, metadata, context)
+        return await self._engine.generate(call, request)
+
+    async def _stream_generate(self, ticket: "_Ticket", raw: bytes, context: Context) -> None:
+        caller, metadata = self._authenticate(context)
+        request = self._parse(v1.GenerateRequest, raw)
+        validate_generate(request)
+        call = self._admit(ticket, request, caller, metadata, context)
+        await self._engine.stream_generate(call, request, context.write)
+
+    async def _embed(self, ticket: "_Ticket", raw: bytes, context: Context) -> v1.EmbedResponse:
+        caller, metadata = self._authenticate(context)
+        request = self._parse(v1.EmbedRequest, raw)
+        validate_embed(request)
+        call = self._admit(ticket, request, caller, metadata, context)
+        return await self._engine.embed(call, request)
+
+    async def _route(self, _ticket: "_Ticket", raw: bytes, context: Context) -> v1.RouteResponse:
+        caller, _ = self._authenticate(context)
+        request = self._parse(v1.RouteRequest, raw)
+        validate_route(request)
+        authorize(caller, request.model)
+        return self._engine.route(request, caller)
+
+    async def _guard(
+        self,
+        operation: str,
+        handler: Callable[["_Ticket", bytes, Context], Awaitable[ResponseT]],
+        raw: bytes,
+        context: Context,
+    ) -> ResponseT:
+        """Runs a handler within the bound on concurrent calls, and ends its failures well."""
+        ticket = _Ticket(operation)
+        self.in_flight += 1
+        try:
+            if self.in_flight > self.max_concurrent_calls:
+                self._defects.shed(operation)
+                raise TrunklineError(
+                    v1.ERROR_REASON_OVERLOADED,
+                    f"{self.max_concurrent_calls} calls are under way, the most allowed here",
+                    metadata={"limit": "max_concurrent_calls"},
+                    retry_after=OVERLOAD_RETRY_SECONDS,
+                )
+            return await handler(ticket, raw, context)
+        except TrunklineError as error:
+            return await abort(context, error, ticket.id, ticket.report())
+        except Exception as error:  # noqa: BLE001 - the boundary: told, logged with its trace
+            self._defects.defect(operation, ticket.id, error)
+            told = TrunklineError(
+                v1.ERROR_REASON_INTERNAL,
+                "internal error; the log line with this request id says more",
+                metadata={"request_id": ticket.id},
+            )
+            return await abort(context, told, ticket.id, ticket.report())
+        finally:
+            self.in_flight -= 1
+
+    def _authenticate(self, context: Context) -> tuple[Principal, CallMetadata]:
+        metadata = read_metadata(context.invocation_metadata(), self._rng)
+        return self.keys.authenticate(metadata.authorization, self._clock.wall()), metadata
+
+    def _parse(self, kind: type[RequestT], raw: bytes) -> RequestT:
+        if len(raw) > self.max_request_bytes:
+            raise invalid(
+                "(request)", f"is {len(raw)} bytes; at most {self.max_request_bytes} are allowed"
+            )
+        request = kind()
+        try:
+            request.ParseFromString(raw)
+        except DecodeError:
+            raise invalid("(request)", f"is not a {kind.DESCRIPTOR.full_name}") from None
+        return request
+
+    def _admit(
+        self,
+        ticket: "_Ticket",
+        request: v1.GenerateRequest | v1.EmbedRequest,
+        caller: Principal,
+        metadata: CallMetadata,
+        context: Context,
+    ) -> Call:
+        authorize(caller, request.model)
+        now = self._clock.monotonic()
+        remaining = context.time_remaining()
+        if remaining is None or remaining > self.default_deadline:
+            remaining = self.default_deadline
+        ticket.call = Call(
+            operation=ticket.operation,
+            request=request,
+            id=request.request_id or f"{self._rng.getrandbits(96):024x}",
+            caller=caller,
+            started=now,
+            deadline=now + remaining,
+            traceparent=metadata.traceparent,
+            tracestate=metadata.tracestate,
+        )
+        return ticket.call
+
+
+class _Ticket:
+    """What is known of a call while it is served; the call itself once it is admitted."""
+
+    __slots__ = ("call", "operation")
+
+    def __init__(self, operation: str) -> None:
+        self.operation = operation
+        self.call: Call | None = None
+
+    @property
+    def id(self) -> str:
+        """The call's id; empty before it is admitted."""
+        return "" if self.call is None else self.call.id
+
+    def report(self) -> v1.CallReport | None:
+        """What the call did before it failed, if it called anyone."""
+        return self.call.report() if self.call is not None and self.call.attempts else None

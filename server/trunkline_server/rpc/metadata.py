@@ -1,0 +1,43 @@
+"""What the router reads from a call's metadata."""
+
+import random
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+# W3C Trace Context, version 00: trace-id, parent-id and flags; all-zero ids are invalid.
+_TRACEPARENT = re.compile(
+    r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?"
+)
+
+
+class CallMetadata(NamedTuple):
+    """`traceparent` is always valid: the caller's, or a new one that is not sampled."""
+
+    authorization: str
+    traceparent: str
+    tracestate: str
+
+
+def read_metadata(
+    metadata: Iterable[tuple[str, str | bytes]] | None, rng: random.Random
+) -> CallMetadata:
+    """Reads what matters; of a repeated key the last value counts."""
+    authorization = traceparent = tracestate = ""
+    for key, value in metadata or ():
+        if key == "authorization":
+            authorization = str(value)
+        elif key == "traceparent":
+            traceparent = str(value)
+        elif key == "tracestate":
+            tracestate = str(value)
+    match = _TRACEPARENT.fullmatch(traceparent) if traceparent else None
+    if match is None:
+        return CallMetadata(authorization, new_traceparent(rng), "")
+    trace_id, parent_id, flags, _ = match.groups()
+    return CallMetadata(authorization, f"00-{trace_id}-{parent_id}-{flags}", tracestate)
+
+
+def new_traceparent(rng: random.Random) -> str:
+    """The context of a trace that begins here and is not sampled."""
+    return f"00-{rng.getrandbits(128) or 1:032x}-{rng.getrandbits(64) or 1:016x}-00"
