@@ -1,0 +1,89 @@
+"""The Gemini dialect: generateContent, streamGenerateContent and batchEmbedContents."""
+
+from collections.abc import Mapping
+from urllib.parse import quote
+
+from trunkline import v1
+from trunkline_server.errors import UpstreamError
+from trunkline_server.providers import (
+    gemini_contents,
+    gemini_decode,
+    gemini_encode,
+    gemini_errors,
+)
+from trunkline_server.providers.codec import CodecTarget, StreamDecoder, WireRequest
+from trunkline_server.providers.gemini_stream import GeminiStreamDecoder
+
+_COLLECTIONS = ("models/", "tunedModels/")
+
+
+class GeminiCodec:
+    """Codec for hosts that speak Gemini, relative to a base URL such as
+    https://generativelanguage.googleapis.com/v1beta or, on Vertex AI,
+    .../v1/projects/P/locations/L/publishers/google (which has no batchEmbedContents).
+
+    A provider_model is a bare id, or a resource name in `models/` or `tunedModels/`.
+
+    Flags:
+      effort_as: "level" (default) sends config.reasoning.effort as thinkingLevel; "budget"
+        sends it as thinkingBudget by the vendor's own table (1,024, 1,024, 8,192 and 24,576
+        tokens from MINIMAL to HIGH), for Gemini 2.5 models, which refuse levels. In either
+        case a budget_tokens that is set goes out as thinkingBudget in the effort's place,
+        and REASONING_EFFORT_NONE as a budget of zero.
+      skip_signature_check: true gives the first call of an assistant message that has no
+        signature of this dialect the vendor's placeholder, without which Gemini 3 refuses
+        calls that another vendor's model made. False (default) sends none.
+
+    What the dialect cannot carry is refused by name: tool_choice.disable_parallel, more than
+    five stop texts, seeds beyond 32 bits, tool arguments and schemas that are not JSON
+    objects, and provider_options that replace the conversation or ask for more than one
+    candidate. Tool.strict becomes the mode VALIDATED, which holds the model to the schemas
+    of all tools. JSON schemas go out verbatim. provider_options are merged deeply; `tools`
+    among them are added to the request's own.
+
+    Grounding metadata, citations, safety ratings and log probabilities of replies have no
+    place in the contract and are not kept.
+    """
+
+    dialect = gemini_contents.DIALECT
+
+    def encode_generate(
+        self, request: v1.GenerateRequest, target: CodecTarget, *, stream: bool
+    ) -> WireRequest:
+        verb = "streamGenerateContent?alt=sse" if stream else "generateContent"
+        return WireRequest(
+            path=f"/{_resource_path(target.provider_model)}:{verb}",
+            body=gemini_encode.generate_body(request, target),
+        )
+
+    def decode_generate(self, body: bytes, into: v1.GenerateResponse) -> None:
+        gemini_decode.decode_generate(body, into)
+
+    def stream_decoder(self) -> StreamDecoder:
+        return GeminiStreamDecoder()
+
+    def encode_embed(self, request: v1.EmbedRequest, target: CodecTarget) -> WireRequest:
+        return WireRequest(
+            path=f"/{_resource_path(target.provider_model)}:batchEmbedContents",
+            body=gemini_encode.embed_body(request, "".join(_resource(target.provider_model))),
+        )
+
+    def decode_embed(self, body: bytes, into: v1.EmbedResponse) -> None:
+        gemini_decode.decode_embed(body, into)
+
+    def decode_error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
+        return gemini_errors.decode_error(status, headers, body)
+
+
+def _resource(model: str) -> tuple[str, str]:
+    """The model's collection, with its slash, and its id."""
+    for collection in _COLLECTIONS:
+        if model.startswith(collection):
+            return collection, model[len(collection) :]
+    return "models/", model
+
+
+def _resource_path(model: str) -> str:
+    """The model's resource name as a path of two segments, whatever the id holds."""
+    collection, model_id = _resource(model)
+    return collection + quote(model_id, safe="@")
