@@ -1,0 +1,138 @@
+"""Structured logs: one JSON object a line on standard error."""
+
+import logging
+import sys
+from typing import Any
+
+import orjson
+import structlog
+
+from trunkline import v1
+from trunkline_server.engine.call import Call
+from trunkline_server.errors import TrunklineError
+from trunkline_server.routing.snapshot import Deployment
+
+LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+# Failures that are the caller's own are the caller's to notice; at level info they are told,
+# not raised.
+_CALLERS_OWN = frozenset(
+    {
+        v1.ERROR_REASON_AUTHENTICATION,
+        v1.ERROR_REASON_AUTHORIZATION,
+        v1.ERROR_REASON_INVALID_REQUEST,
+        v1.ERROR_REASON_MODEL_NOT_FOUND,
+        v1.ERROR_REASON_CONTEXT_LENGTH_EXCEEDED,
+        v1.ERROR_REASON_CONTENT_FILTER,
+        v1.ERROR_REASON_CACHE_MISS,
+        v1.ERROR_REASON_CANCELLED,
+    }
+)
+
+
+def configure_logging(level: str, style: str) -> None:
+    """Sends everything, the libraries' own records too, to standard error.
+
+    `level` is one of LEVELS, `style` "json" or "console".
+    """
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+        structlog.processors.format_exc_info,
+    ]
+    renderer: Any = (
+        structlog.dev.ConsoleRenderer()
+        if style == "console"
+        else structlog.processors.JSONRenderer(serializer=_dump)
+    )
+    structlog.configure(
+        processors=[*shared, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processor=renderer)
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(max(LEVELS[level], logging.INFO))
+
+
+def _dump(event: dict[str, Any], **_: Any) -> str:
+    return orjson.dumps(event, default=str).decode()
+
+
+class CallLog:
+    """Writes a line for each call that failed, and at level debug for each call."""
+
+    def __init__(self, level: str) -> None:
+        self._log = structlog.get_logger()
+        self._all = level == "debug"
+
+    def call_started(self, call: Call) -> None:
+        """Nothing is written yet."""
+
+    def attempt_ended(
+        self, call: Call, target: Deployment, attempt: v1.Attempt, error: TrunklineError | None
+    ) -> None:
+        """A failed attempt is worth a line even when the call then succeeds."""
+        if error is not None:
+            self._log.warning(
+                "attempt failed",
+                request_id=call.id,
+                trace_id=trace_id(call),
+                provider=target.provider,
+                deployment=target.name,
+                reason=v1.ErrorReason.Name(error.reason),
+                http_status=attempt.http_status,
+                provider_request_id=attempt.provider_request_id,
+                duration_ms=attempt.duration_us / 1000,
+                error=error.message,
+            )
+
+    def call_ended(self, call: Call, error: TrunklineError | None) -> None:
+        """The one line of a call."""
+        if error is None:
+            if self._all:
+                self._log.debug("call answered", **_fields(call))
+        elif error.reason in _CALLERS_OWN:
+            self._log.info("call refused", **_fields(call), **_failure(error))
+        else:
+            self._log.error("call failed", **_fields(call), **_failure(error))
+
+
+def trace_id(call: Call) -> str:
+    """The W3C trace id of a call."""
+    return call.traceparent[3:35]
+
+
+def _fields(call: Call) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "request_id": call.id,
+        "trace_id": trace_id(call),
+        "operation": call.operation,
+        "caller": call.caller.name,
+        "model": call.request.model,
+        "attempts": len(call.attempts),
+        "duration_ms": round((call.ended - call.started) * 1000, 3),
+    }
+    if call.decision is not None:
+        fields["deployment"] = call.decision.deployment
+        fields["snapshot"] = call.decision.snapshot_version
+    if call.usage is not None:
+        fields["input_tokens"] = call.usage.input_tokens
+        fields["output_tokens"] = call.usage.output_tokens
+    if call.cost is not None and not call.cost.unpriced:
+        fields["cost_usd"] = call.cost.total / 1e9
+    return fields
+
+
+def _failure(error: TrunklineError) -> dict[str, Any]:
+    return {
+        "code": error.code.name,
+        "reason": v1.ErrorReason.Name(error.reason),
+        "error": error.message,
+    }

@@ -1,0 +1,138 @@
+"""OpenTelemetry spans for sampled calls, with the GenAI semantic conventions' names.
+
+The decision to sample falls before any span exists, so an unsampled call costs one
+comparison. Attribute names follow the OpenTelemetry GenAI semantic conventions.
+"""
+
+from collections.abc import Mapping
+
+from opentelemetry import trace
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SpanProcessor
+from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode
+from opentelemetry.trace.span import TraceFlags, TraceState
+
+from trunkline import v1
+from trunkline_server.clock import Clock
+from trunkline_server.engine.call import Call
+from trunkline_server.errors import TrunklineError
+from trunkline_server.routing.snapshot import Deployment
+
+_OPERATIONS: Mapping[str, str] = {
+    "generate": "chat",
+    "stream_generate": "chat",
+    "embed": "embeddings",
+}
+
+_TRACE_ID_BITS = 64
+_SAMPLED = 0x01
+
+
+def tracer_provider(processor: SpanProcessor) -> TracerProvider:
+    """A provider that hands every span to `processor`; sampling is decided before."""
+    provider = TracerProvider(resource=Resource.create({"service.name": "trunkline"}))
+    provider.add_span_processor(processor)
+    return provider
+
+
+class CallTracer:
+    """Records a span for each sampled call and for each of its attempts; an
+    engine.ports.Observer.
+
+    A call is sampled when its caller sampled the trace, or by `ratio`, from 0 to 1, of the
+    trace ids that begin here: the same rule as OpenTelemetry's ratio sampler, so that every
+    service of a trace decides alike.
+    """
+
+    def __init__(self, provider: TracerProvider, clock: Clock, ratio: float) -> None:
+        self._tracer = provider.get_tracer("trunkline_server")
+        self._clock = clock
+        self._bound = round(ratio * 2**_TRACE_ID_BITS)
+
+    def call_started(self, call: Call) -> None:
+        """Opens the call's span if it is sampled, and puts it into call.traceparent."""
+        parent = call.traceparent
+        flags = int(parent[53:55], 16)
+        trace_id = int(parent[3:35], 16)
+        if not flags & _SAMPLED and trace_id % 2**_TRACE_ID_BITS >= self._bound:
+            return
+        remote = SpanContext(
+            trace_id,
+            int(parent[36:52], 16),
+            is_remote=True,
+            trace_flags=TraceFlags(flags | _SAMPLED),
+            trace_state=TraceState.from_header([call.tracestate]),
+        )
+        span = self._tracer.start_span(
+            f"{_OPERATIONS[call.operation]} {call.request.model}".strip(),
+            context=trace.set_span_in_context(NonRecordingSpan(remote)),
+            kind=SpanKind.SERVER,
+            attributes={
+                "gen_ai.operation.name": _OPERATIONS[call.operation],
+                "gen_ai.request.model": call.request.model,
+                "trunkline.request_id": call.id,
+                "trunkline.caller": call.caller.name,
+            },
+            start_time=self._nanos(call.started),
+        )
+        own = span.get_span_context()
+        call.observed = span
+        call.traceparent = f"00-{own.trace_id:032x}-{own.span_id:016x}-01"
+
+    def attempt_ended(
+        self, call: Call, target: Deployment, attempt: v1.Attempt, error: TrunklineError | None
+    ) -> None:
+        """Records the attempt as a child of the call's span."""
+        if not isinstance(call.observed, trace.Span):
+            return
+        end = self._nanos(self._clock.monotonic())
+        span = self._tracer.start_span(
+            f"{_OPERATIONS[call.operation]} {target.provider_model}",
+            context=trace.set_span_in_context(call.observed),
+            kind=SpanKind.CLIENT,
+            attributes={
+                "gen_ai.operation.name": _OPERATIONS[call.operation],
+                "gen_ai.provider.name": target.provider,
+                "gen_ai.request.model": target.provider_model,
+                "gen_ai.usage.input_tokens": attempt.usage.input_tokens,
+                "gen_ai.usage.output_tokens": attempt.usage.output_tokens,
+                "http.response.status_code": attempt.http_status,
+                "trunkline.deployment": target.name,
+                "trunkline.hedged": attempt.hedged,
+            },
+            start_time=end - attempt.duration_us * 1000,
+        )
+        _conclude(span, error)
+        span.end(end)
+
+    def call_ended(self, call: Call, error: TrunklineError | None) -> None:
+        """Closes the call's span."""
+        span = call.observed
+        if not isinstance(span, trace.Span):
+            return
+        if call.decision is not None:
+            span.set_attribute("gen_ai.provider.name", call.decision.provider)
+            span.set_attribute("trunkline.deployment", call.decision.deployment)
+            span.set_attribute("trunkline.snapshot", call.decision.snapshot_version)
+        if call.usage is not None:
+            span.set_attribute("gen_ai.response.model", call.model)
+            span.set_attribute("gen_ai.usage.input_tokens", call.usage.input_tokens)
+            span.set_attribute("gen_ai.usage.output_tokens", call.usage.output_tokens)
+        if call.finish_reason:
+            reason = v1.FinishReason.Name(call.finish_reason).removeprefix("FINISH_REASON_")
+            span.set_attribute("gen_ai.response.finish_reasons", (reason.lower(),))
+        if call.cost is not None and not call.cost.unpriced:
+            span.set_attribute("trunkline.cost_nanos", call.cost.total)
+        _conclude(span, error)
+        span.end(self._nanos(call.ended))
+
+    def _nanos(self, monotonic: float) -> int:
+        """A monotonic time as nanoseconds since the Unix epoch."""
+        return round((self._clock.wall() - (self._clock.monotonic() - monotonic)) * 1e9)
+
+
+def _conclude(span: trace.Span, error: TrunklineError | None) -> None:
+    if error is not None:
+        span.set_attribute("error.type", v1.ErrorReason.Name(error.reason))
+        span.set_status(Status(StatusCode.ERROR))
