@@ -36,6 +36,8 @@ class Call:
     deadline: float
     traceparent: str = ""
     tracestate: str = ""
+    # Whether the trace began with this call, so that the router decides on sampling it.
+    begins_trace: bool = False
 
     course: Course | None = None
     decision: v1.Decision | None = None

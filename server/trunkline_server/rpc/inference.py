@@ -206,6 +206,7 @@ class InferenceServicer:
             deadline=now + remaining,
             traceparent=metadata.traceparent,
             tracestate=metadata.tracestate,
+            begins_trace=metadata.begins_trace,
         )
         return ticket.call
 

@@ -12,11 +12,12 @@ _TRACEPARENT = re.compile(
 
 
 class CallMetadata(NamedTuple):
-    """`traceparent` is always valid: the caller's, or a new one that is not sampled."""
+    """`traceparent` is always valid: the caller's, or the one of a trace that begins here."""
 
     authorization: str
     traceparent: str
     tracestate: str
+    begins_trace: bool
 
 
 def read_metadata(
@@ -33,9 +34,9 @@ def read_metadata(
             tracestate = str(value)
     match = _TRACEPARENT.fullmatch(traceparent) if traceparent else None
     if match is None:
-        return CallMetadata(authorization, new_traceparent(rng), "")
+        return CallMetadata(authorization, new_traceparent(rng), "", True)
     trace_id, parent_id, flags, _ = match.groups()
-    return CallMetadata(authorization, f"00-{trace_id}-{parent_id}-{flags}", tracestate)
+    return CallMetadata(authorization, f"00-{trace_id}-{parent_id}-{flags}", tracestate, False)
 
 
 def new_traceparent(rng: random.Random) -> str:

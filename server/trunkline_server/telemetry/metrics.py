@@ -15,10 +15,11 @@ _BUCKETS = (
 )
 
 _REASONS = {
-    number: name.removeprefix("ERROR_REASON_").lower() for name, number in v1.ErrorReason.items()
+    int(number): name.removeprefix("ERROR_REASON_").lower()
+    for name, number in v1.ErrorReason.items()
 }
 _OUTCOMES = {
-    number: name.removeprefix("ATTEMPT_OUTCOME_").lower()
+    int(number): name.removeprefix("ATTEMPT_OUTCOME_").lower()
     for name, number in v1.AttemptOutcome.items()
 }
 

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 
 from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SpanProcessor
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode
 from opentelemetry.trace.span import TraceFlags, TraceState
 
@@ -41,8 +40,7 @@ class CallTracer:
     engine.ports.Observer.
 
     A call is sampled when its caller sampled the trace, or by `ratio`, from 0 to 1, of the
-    trace ids that begin here: the same rule as OpenTelemetry's ratio sampler, so that every
-    service of a trace decides alike.
+    traces that begin here.
     """
 
     def __init__(self, provider: TracerProvider, clock: Clock, ratio: float) -> None:
@@ -52,21 +50,25 @@ class CallTracer:
 
     def call_started(self, call: Call) -> None:
         """Opens the call's span if it is sampled, and puts it into call.traceparent."""
-        parent = call.traceparent
-        flags = int(parent[53:55], 16)
-        trace_id = int(parent[3:35], 16)
-        if not flags & _SAMPLED and trace_id % 2**_TRACE_ID_BITS >= self._bound:
-            return
-        remote = SpanContext(
-            trace_id,
-            int(parent[36:52], 16),
-            is_remote=True,
-            trace_flags=TraceFlags(flags | _SAMPLED),
-            trace_state=TraceState.from_header([call.tracestate]),
-        )
+        trace_id = int(call.traceparent[3:35], 16)
+        context = None
+        if call.begins_trace:
+            if trace_id % 2**_TRACE_ID_BITS >= self._bound:
+                return
+        else:
+            if not int(call.traceparent[53:55], 16) & _SAMPLED:
+                return
+            remote = SpanContext(
+                trace_id,
+                int(call.traceparent[36:52], 16),
+                is_remote=True,
+                trace_flags=TraceFlags(TraceFlags.SAMPLED),
+                trace_state=TraceState.from_header([call.tracestate]),
+            )
+            context = trace.set_span_in_context(NonRecordingSpan(remote))
         span = self._tracer.start_span(
             f"{_OPERATIONS[call.operation]} {call.request.model}".strip(),
-            context=trace.set_span_in_context(NonRecordingSpan(remote)),
+            context=context,
             kind=SpanKind.SERVER,
             attributes={
                 "gen_ai.operation.name": _OPERATIONS[call.operation],
