@@ -51,12 +51,14 @@ class GeminiStreamDecoder:
                 "the provider's stream ended before the answer did",
                 http_status=200,
             )
-        return v1.StreamEnd(
+        end = v1.StreamEnd(
             finish_reason=finish_reason(self._word, calls=self._reader.has_calls),
             vendor_finish_reason=self._word,
-            usage=self.usage,
             model=self.model,
         )
+        if self.usage.source:
+            end.usage.CopyFrom(self.usage)
+        return end
 
 
 def _deltas(piece: Piece) -> Sequence[v1.StreamDelta]:

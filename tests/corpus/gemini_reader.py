@@ -1,0 +1,144 @@
+"""A second, deliberately plain reading of Gemini answers, to check the codec against.
+
+Written from the vendor's documentation of GenerateContentResponse; it shares nothing with the
+codec. Where the codec follows an answer as it comes, this looks at the whole of it at once.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+# Documented names by number, as `enum-encoding=int` shows them; only these were recorded.
+FINISH_NAMES = {1: "STOP", 2: "MAX_TOKENS"}
+
+
+@dataclass(frozen=True)
+class Call:
+    """One function call. `arguments` maps each leaf's JSON path to its value, in the order
+    written; `id` and `signature` are empty when the vendor gave none."""
+
+    id: str
+    name: str
+    arguments: tuple[tuple[str, Any], ...]
+    signature: str
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a caller must be told of an answer.
+
+    `kinds` names the parts in order, neighbours of one kind once. `text` holds what the
+    vendor's code tool ran and printed too. `signatures` are all, those of calls included.
+    `usage` is (input, output, cached, reasoning), empty without a full report.
+    """
+
+    model: str
+    finish: str
+    kinds: tuple[str, ...]
+    text: str
+    thoughts: str
+    calls: tuple[Call, ...]
+    media: tuple[tuple[str, str], ...]
+    signatures: tuple[str, ...]
+    usage: tuple[int, ...]
+
+
+def read_replies(replies: list[dict[str, Any]]) -> Reading:
+    """A whole answer: one reply, or the replies of a stream."""
+    candidates = [c for reply in replies for c in reply.get("candidates", [])]
+    parts = [part for c in candidates for part in c.get("content", {}).get("parts", [])]
+    finishes = [c["finishReason"] for c in candidates if "finishReason" in c]
+    calls = _calls(parts)
+    return Reading(
+        model=replies[-1].get("modelVersion", ""),
+        finish=str(finishes[-1]) if finishes else "",
+        kinds=_kinds(parts),
+        text="".join(_shown(part) for part in parts if not part.get("thought")),
+        thoughts="".join(part.get("text", "") for part in parts if part.get("thought")),
+        calls=calls,
+        media=tuple(
+            (part["inlineData"]["mimeType"], part["inlineData"]["data"])
+            for part in parts
+            if "inlineData" in part
+        ),
+        signatures=tuple(part["thoughtSignature"] for part in parts if "thoughtSignature" in part),
+        usage=_usage(replies),
+    )
+
+
+def _kinds(parts: list[dict[str, Any]]) -> tuple[str, ...]:
+    kinds: list[str] = []
+    for part in parts:
+        if "functionCall" in part:
+            # A call in pieces has its name only in the first.
+            kind = "call" if "name" in part["functionCall"] else ""
+        elif "inlineData" in part:
+            kind = "media"
+        elif part.get("thought"):
+            kind = "thought"
+        else:
+            kind = "text" if _shown(part) else ""
+        if kind and (kind == "call" or kinds[-1:] != [kind]):
+            kinds.append(kind)
+    return tuple(kinds)
+
+
+def _shown(part: dict[str, Any]) -> str:
+    if "executableCode" in part:
+        code = part["executableCode"]
+        return f"```{code['language'].lower()}\n{code['code'].rstrip(chr(10))}\n```\n"
+    if "codeExecutionResult" in part:
+        return f"```\n{part['codeExecutionResult']['output'].rstrip(chr(10))}\n```\n"
+    text: str = part.get("text", "")
+    return text
+
+
+def _calls(parts: list[dict[str, Any]]) -> tuple[Call, ...]:
+    """Each piece without a name belongs to the last call that had one."""
+    calls: list[tuple[dict[str, Any], str, dict[str, Any]]] = []
+    for part in parts:
+        piece = part.get("functionCall")
+        if piece is None:
+            continue
+        if "name" in piece:
+            calls.append((piece, part.get("thoughtSignature", ""), dict(leaves(piece.get("args")))))
+        for leaf in piece.get("partialArgs", []):
+            found = calls[-1][2]
+            path, value = leaf["jsonPath"], leaf.get("stringValue", leaf.get("numberValue"))
+            found[path] = found[path] + value if path in found else value
+    return tuple(
+        Call(piece.get("id", ""), piece["name"], tuple(arguments.items()), signature)
+        for piece, signature, arguments in calls
+    )
+
+
+def leaves(value: Any, path: str = "$") -> list[tuple[str, Any]]:
+    """The leaves of a JSON value by their JSON paths, in order."""
+    if isinstance(value, dict) and value:
+        return [leaf for key, inner in value.items() for leaf in leaves(inner, f"{path}.{key}")]
+    if isinstance(value, list) and value:
+        return [leaf for i, inner in enumerate(value) for leaf in leaves(inner, f"{path}[{i}]")]
+    return [] if path == "$" else [(path, value)]
+
+
+def _usage(replies: list[dict[str, Any]]) -> tuple[int, ...]:
+    """The last full report. The output is what remains of the total after all input, so that
+    the parts it is made of are checked by the vendor's own sum."""
+    reports = [reply.get("usageMetadata", {}) for reply in replies]
+    full = [report for report in reports if "promptTokenCount" in report]
+    if not full:
+        return ()
+    last = full[-1]
+    given = last["promptTokenCount"] + last.get("toolUsePromptTokenCount", 0)
+    return (
+        given,
+        last["totalTokenCount"] - given,
+        last.get("cachedContentTokenCount", 0),
+        last.get("thoughtsTokenCount", 0),
+    )
+
+
+def read_json(body: bytes) -> dict[str, Any]:
+    """One reply."""
+    reply: dict[str, Any] = json.loads(body)
+    return reply
