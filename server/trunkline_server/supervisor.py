@@ -41,7 +41,7 @@ class Supervisor:
         count: int,
         environment: Mapping[str, str],
         drain_timeout: float,
-        on_exit: Callable[[int], None] = lambda pid: None,
+        on_exit: Callable[[int], None],
     ) -> None:
         """`on_exit` hears of the pid of each worker that has ended."""
         self._command = tuple(command)
@@ -129,7 +129,6 @@ class Supervisor:
         slot.process = process
         if self._stopping.is_set():
             process.terminate()
-        assert process.stdout is not None  # It was asked for above.
         watcher = asyncio.create_task(self._watch(slot, process.stdout))
         try:
             return await self._wait(process)
@@ -138,8 +137,8 @@ class Supervisor:
             watcher.cancel()
             self._on_exit(process.pid)
 
-    async def _watch(self, slot: _Slot, output: asyncio.StreamReader) -> None:
-        while line := await output.readline():
+    async def _watch(self, slot: _Slot, output: asyncio.StreamReader | None) -> None:
+        while output is not None and (line := await output.readline()):
             if line == READY_LINE:
                 slot.ready = True
                 if all(other.ready for other in self._slots):
