@@ -54,10 +54,11 @@ def decode_message(body: bytes, into: v1.GenerateResponse) -> None:
         into.finish_reason = finish_reason(into.vendor_finish_reason)
         if answer.get("usage"):
             read_usage(answer["usage"], into.usage)
-    except SHAPE_ERRORS as error:
+    except SHAPE_ERRORS:
         for name in ("model", "message", "finish_reason", "vendor_finish_reason", "usage"):
             into.ClearField(name)
-        raise bad_response("an answer that is not a message") from error
+        # Without its cause, which may quote the answer.
+        raise bad_response("an answer that is not a message") from None
 
 
 def finish_reason(vendor_reason: str) -> v1.FinishReason.ValueType:

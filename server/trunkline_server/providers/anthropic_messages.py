@@ -85,16 +85,16 @@ class AnthropicMessagesCodec:
 
     def encode_embed(
         self,
-        request: v1.EmbedRequest,  # noqa: ARG002 - the port's signature
-        target: CodecTarget,  # noqa: ARG002 - the port's signature
+        request: v1.EmbedRequest,
+        target: CodecTarget,
     ) -> WireRequest:
         """Refuses: the dialect has no embeddings."""
         raise invalid("model", "this provider offers no embeddings")
 
     def decode_embed(
         self,
-        body: bytes,  # noqa: ARG002 - the port's signature
-        into: v1.EmbedResponse,  # noqa: ARG002 - the port's signature
+        body: bytes,
+        into: v1.EmbedResponse,
     ) -> None:
         """Refuses: no request for vectors can have been sent."""
         raise bad_response("vectors, which its dialect does not have")

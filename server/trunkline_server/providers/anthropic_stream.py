@@ -74,8 +74,9 @@ class AnthropicStreamDecoder:
             body = orjson.loads(data)
             handler = _HANDLERS.get(body.get("type", event))
             return handler(self, body) if handler else ()
-        except SHAPE_ERRORS as error:
-            raise bad_response("a stream event that makes no sense") from error
+        except SHAPE_ERRORS:
+            # Without its cause, which may quote the answer.
+            raise bad_response("a stream event that makes no sense") from None
 
     def finish(self) -> v1.StreamEnd:
         """The end, once message_stop was seen."""
@@ -168,7 +169,7 @@ class AnthropicStreamDecoder:
 
     def _message_stop(
         self,
-        body: dict[str, Any],  # noqa: ARG002 - the handlers' common signature
+        body: dict[str, Any],
     ) -> Sequence[v1.StreamDelta]:
         self._ended = True
         deltas: list[v1.StreamDelta] = []
