@@ -1,0 +1,342 @@
+"""What is known of each deployment's health from the calls that ended: the mutable side.
+
+Single-threaded. `now` is monotonic seconds and must not go back. Rows are made when first
+written to, so that a table of ten thousand deployments costs what its used ones cost: about
+a kilobyte each.
+"""
+
+from array import array
+from collections.abc import Sequence, Set
+from heapq import heappop, heappush
+from math import ceil, exp
+
+from trunkline import v1
+from trunkline_server.routing.breaker import Breaker, BreakerPolicy
+from trunkline_server.routing.lru import Lru
+
+__all__ = ["BreakerPolicy", "HealthTable"]
+
+# Percentiles are taken from so many latest samples, and not from fewer than the minimum.
+_RING = 64
+_MIN_SAMPLES = 20
+
+# An unmeasured deployment that is already being measured weighs as a slow one, in seconds per
+# call in flight, so that a newcomer gets one call at a time until the first one returns.
+_UNMEASURED = 60.0
+
+_TURNS = 4_096
+
+_DEFAULT_POLICY = BreakerPolicy()
+
+
+class _Fading:
+    """A mean whose samples fade with time, a peak that rises at once, and the last samples."""
+
+    __slots__ = ("mean", "peak", "recent", "seen", "stamp", "weight")
+
+    def __init__(self) -> None:
+        self.mean = 0.0
+        self.weight = 0.0
+        self.peak = 0.0
+        self.stamp = 0.0
+        self.recent = array("f")
+        self.seen = 0
+
+    def add(self, value: float, now: float, seconds: float) -> None:
+        kept = exp((self.stamp - now) / seconds) if now > self.stamp else 1.0
+        self.stamp = max(now, self.stamp)
+        self.weight = self.weight * kept + 1.0
+        self.mean += (value - self.mean) / self.weight
+        self.peak = max(value, self.peak * kept + value * (1.0 - kept))
+        if self.seen < _RING:
+            self.recent.append(value)
+        else:
+            self.recent[self.seen % _RING] = value
+        self.seen += 1
+
+    def raise_peak(self, value: float, now: float, seconds: float) -> None:
+        """A failure's duration: it can make the peak worse and nothing better."""
+        if self.peak_at(now, seconds) < value:
+            kept = exp((self.stamp - now) / seconds) if now > self.stamp else 1.0
+            self.weight *= kept
+            self.peak = value
+            self.stamp = max(now, self.stamp)
+
+    def peak_at(self, now: float, seconds: float) -> float:
+        return self.peak * exp((self.stamp - now) / seconds) if now > self.stamp else self.peak
+
+    def percentile(self, q: float) -> float | None:
+        count = len(self.recent)
+        if count < _MIN_SAMPLES:
+            return None
+        return sorted(self.recent)[min(max(ceil(q * count), 1), count) - 1]
+
+
+class _Row:
+    """One deployment's health. `home` is the newest table that holds it, at `slot`."""
+
+    __slots__ = (
+        "breaker",
+        "calls",
+        "cooldown_until",
+        "first_token",
+        "good",
+        "home",
+        "in_flight",
+        "latency",
+        "scheduled",
+        "slot",
+        "stamp",
+    )
+
+    def __init__(self, home: "HealthTable", slot: int) -> None:
+        self.home = home
+        self.slot = slot
+        self.breaker = Breaker()
+        self.cooldown_until = 0.0
+        self.scheduled = False  # Whether an entry of home's agenda names it.
+        self.in_flight = 0
+        self.latency: _Fading | None = None
+        self.first_token: _Fading | None = None
+        self.calls = 0.0  # Both fade with time since stamp.
+        self.good = 0.0
+        self.stamp = 0.0
+
+    def until(self) -> float:
+        """When pause and open time have both passed."""
+        if self.breaker.is_closed:
+            return self.cooldown_until
+        return max(self.cooldown_until, self.breaker.open_until)
+
+    def count(self, good: float, now: float, seconds: float) -> None:
+        if now > self.stamp:
+            kept = exp((self.stamp - now) / seconds)
+            self.calls *= kept
+            self.good *= kept
+            self.stamp = now
+        self.calls += 1.0
+        self.good += good
+
+
+class HealthTable:
+    """The health of every slot.
+
+    Each `begin` is followed by exactly one of `succeed`, `fail` or `neutral` on the same
+    table. On reload a new table takes over the rows of the previous one by name; calls begun
+    on the previous one still end there and count in the new one.
+
+    `epoch` changes whenever the set of unavailable slots does.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        policy: BreakerPolicy = _DEFAULT_POLICY,
+        previous: "HealthTable | None" = None,
+    ) -> None:
+        self.policy = policy
+        self.epoch = 0
+        self._names = tuple(names)
+        self._rows: list[_Row | None] = [None] * len(self._names)
+        self._blocked: set[int] = set()
+        self._agenda: list[tuple[float, int]] = []  # (when to look again, slot), a heap.
+        self._turns: Lru[object, int] = Lru(_TURNS)
+        if len(set(self._names)) != len(self._names):
+            raise ValueError("two deployments have the same name")
+        if previous is not None:
+            self._take_over(previous)
+
+    def _take_over(self, previous: "HealthTable") -> None:
+        self._turns = previous._turns
+        rows = dict(zip(previous._names, previous._rows, strict=True))
+        for slot, name in enumerate(self._names):
+            row = rows.get(name)
+            if row is None:
+                continue
+            blocked = row.slot in row.home._blocked
+            self._rows[slot] = row
+            row.home, row.slot, row.scheduled = self, slot, False
+            if blocked:
+                self._blocked.add(slot)
+                self._schedule(row)
+
+    # What happened.
+
+    def begin(self, slot: int, now: float) -> None:
+        """A call begins: one more in flight; it takes a half-open place."""
+        row = self._row(slot)
+        row.in_flight += 1
+        if not row.breaker.is_closed:
+            row.breaker.begin(now)
+            row.home._settle(row, now)
+
+    def succeed(
+        self, slot: int, now: float, latency: float, first_token: float | None = None
+    ) -> None:
+        """A call succeeded, after `latency` seconds; for streams also to the first token."""
+        row = self._row(slot)
+        policy = self.policy
+        row.in_flight = max(row.in_flight - 1, 0)
+        row.count(1.0, now, policy.ewma_seconds)
+        if row.latency is None:
+            row.latency = _Fading()
+        row.latency.add(latency, now, policy.ewma_seconds)
+        if first_token is not None:
+            if row.first_token is None:
+                row.first_token = _Fading()
+            row.first_token.add(first_token, now, policy.ewma_seconds)
+        was_closed = row.breaker.is_closed
+        row.breaker.succeed(now, policy)
+        if not was_closed:
+            row.home._settle(row, now)
+
+    def fail(
+        self,
+        slot: int,
+        now: float,
+        *,
+        latency: float | None = None,
+        retry_after: float | None = None,
+        cooldown: bool = False,
+    ) -> None:
+        """A call failed, after `latency` seconds.
+
+        With `cooldown` the deployment asked for a pause: of `retry_after` seconds, or the
+        default. A pause is bounded by the policy, and nothing shortens one that has begun.
+        """
+        row = self._row(slot)
+        policy = self.policy
+        row.in_flight = max(row.in_flight - 1, 0)
+        row.count(0.0, now, policy.ewma_seconds)
+        if latency is not None and row.latency is not None:
+            row.latency.raise_peak(latency, now, policy.ewma_seconds)
+        if cooldown:
+            pause = policy.default_cooldown if retry_after is None else retry_after
+            until = now + min(max(pause, 0.0), policy.max_cooldown)
+            row.cooldown_until = max(row.cooldown_until, until)
+        row.breaker.fail(now, policy)
+        row.home._settle(row, now)
+
+    def neutral(self, slot: int, now: float) -> None:
+        """A call ended without a verdict: cancelled, or wrong in itself."""
+        row = self._row(slot)
+        row.in_flight = max(row.in_flight - 1, 0)
+        if not row.breaker.is_closed:
+            row.breaker.neutral(now)
+            row.home._settle(row, now)
+
+    def turn(self, key: object) -> int:
+        """Whose turn it is in a rotation, from 0; the rotation's own meaning."""
+        return self._turns.get(key) or 0
+
+    def set_turn(self, key: object, turn: int) -> None:
+        self._turns.put(key, turn)
+
+    # What is known.
+
+    def blocked(self, now: float) -> Set[int]:
+        """The slots that are unavailable. A live view: read it, do not keep it."""
+        agenda = self._agenda
+        while agenda and agenda[0][0] <= now:
+            row = self._rows[heappop(agenda)[1]]
+            if row is not None and row.home is self:
+                row.scheduled = False
+                self._settle(row, now)
+        return self._blocked
+
+    def available(self, slot: int, now: float) -> bool:
+        """Whether a call may begin: no pause, and the breaker admits it."""
+        row = self._rows[slot]
+        return row is None or (now >= row.cooldown_until and row.breaker.admits(now, self.policy))
+
+    def state(self, slot: int, now: float) -> v1.CircuitState.ValueType:
+        row = self._rows[slot]
+        return v1.CIRCUIT_STATE_CLOSED if row is None else row.breaker.state(now)
+
+    def cooldown_remaining(self, slot: int, now: float) -> float:
+        """Seconds until the pause that the deployment asked for ends; 0 without one."""
+        row = self._rows[slot]
+        return 0.0 if row is None else max(row.cooldown_until - now, 0.0)
+
+    def open_remaining(self, slot: int, now: float) -> float:
+        """Seconds until pause and open time have passed; 0 when they have."""
+        row = self._rows[slot]
+        return 0.0 if row is None else max(row.until() - now, 0.0)
+
+    def latency(self, slot: int) -> float | None:
+        """The fading mean of successful calls' durations, in seconds; None: unmeasured."""
+        row = self._rows[slot]
+        return None if row is None or row.latency is None else row.latency.mean
+
+    def first_token(self, slot: int) -> float | None:
+        """The same to the first token of streams."""
+        row = self._rows[slot]
+        return None if row is None or row.first_token is None else row.first_token.mean
+
+    def success_rate(self, slot: int, now: float | None = None) -> float:
+        """The share of recent calls that succeeded.
+
+        One imagined success is counted with them, so that a newcomer starts at 1 and a first
+        failure does not mean 0. With `now` what was seen fades to that time: who is no longer
+        called is slowly forgiven.
+        """
+        row = self._rows[slot]
+        if row is None or not row.calls:
+            return 1.0
+        kept = 1.0
+        if now is not None and now > row.stamp:
+            kept = exp((row.stamp - now) / self.policy.ewma_seconds)
+        return (row.good * kept + 1.0) / (row.calls * kept + 1.0)
+
+    def in_flight(self, slot: int) -> int:
+        row = self._rows[slot]
+        return 0 if row is None else row.in_flight
+
+    def load(self, slot: int, now: float, stream: bool = False) -> float:
+        """What one more call may expect, in seconds, for comparison: the peak-sensitive
+        latency (to the first token for streams, where measured) times the calls in flight
+        and itself. 0 for one that is neither measured nor being measured.
+        """
+        row = self._rows[slot]
+        if row is None:
+            return 0.0
+        known = (row.first_token if stream else None) or row.latency
+        if known is None:
+            return _UNMEASURED * row.in_flight
+        return known.peak_at(now, self.policy.ewma_seconds) * (row.in_flight + 1)
+
+    def latency_percentile(self, slot: int, q: float, *, first_token: bool = False) -> float | None:
+        """The q-quantile (0 to 1) of the last 64 latencies; None below 20 samples."""
+        row = self._rows[slot]
+        if row is None:
+            return None
+        known = row.first_token if first_token else row.latency
+        return None if known is None else known.percentile(q)
+
+    # Upkeep.
+
+    def _row(self, slot: int) -> _Row:
+        row = self._rows[slot]
+        if row is None:
+            row = self._rows[slot] = _Row(self, slot)
+        return row
+
+    def _settle(self, row: _Row, now: float) -> None:
+        """Brings the set of unavailable slots up to date for one row."""
+        slot = row.slot
+        if now >= row.cooldown_until and row.breaker.admits(now, self.policy):
+            if slot in self._blocked:
+                self._blocked.discard(slot)
+                self.epoch += 1
+            return
+        if slot not in self._blocked:
+            self._blocked.add(slot)
+            self.epoch += 1
+        if row.until() > now:
+            self._schedule(row)
+
+    def _schedule(self, row: _Row) -> None:
+        """Names the row in the agenda, once: a moved time is found when its entry comes up."""
+        if not row.scheduled:
+            row.scheduled = True
+            heappush(self._agenda, (row.until(), row.slot))

@@ -1,0 +1,131 @@
+"""The decision: which deployments a call is tried on, and in which order.
+
+Pure but for what is passed in: the same snapshot, health, time and seed give the same plan.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import NoReturn
+
+from trunkline import v1
+from trunkline_server.errors import TrunklineError
+from trunkline_server.routing.draws import Case
+from trunkline_server.routing.explain import decision, explain
+from trunkline_server.routing.health import HealthTable
+from trunkline_server.routing.pools import Pool, TooSlow, pool_of
+from trunkline_server.routing.query import Query
+from trunkline_server.routing.snapshot import Deployment, Route, Snapshot
+from trunkline_server.routing.strategies import STRATEGIES
+
+__all__ = ["Plan", "decision", "explain", "plan"]
+
+# Of so many unavailable ones the least bad is sought; of more, among a random sample.
+_LEAST_BAD_OF = 64
+
+_NONE: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The targets in the order in which they are tried.
+
+    `candidate_count` counts those considered, the excluded ones included. `forced` says that
+    everything was unavailable and the least bad is tried.
+    """
+
+    route: Route
+    strategy: v1.Strategy.ValueType
+    targets: tuple[Deployment, ...]
+    candidate_count: int
+    forced: bool
+
+
+def plan(
+    snapshot: Snapshot,
+    query: Query,
+    health: HealthTable,
+    now: float,
+    rng: Random,
+    *,
+    dry_run: bool = False,
+) -> Plan:
+    """Orders up to the route's `max_targets` distinct deployments for a query.
+
+    `now` is monotonic seconds. A dry run takes no turn in a rotation.
+
+    Raises MODEL_NOT_FOUND; AUTHORIZATION and INVALID_REQUEST as `pool_of` does;
+    NO_ELIGIBLE_DEPLOYMENT, with the count of each exclusion reason as metadata; and
+    CONTEXT_LENGTH_EXCEEDED when that was the only one.
+    """
+    pool = pool_of(snapshot, query)
+    if not pool.members:
+        _raise_none_eligible(pool, query, 0)
+    route = pool.route
+    strategy = query.strategy or route.strategy or v1.STRATEGY_PRIORITY
+    ceiling = TooSlow(query, health, now) if query.max_latency_ms > 0 else None
+    case = Case(
+        pool,
+        query,
+        health,
+        now,
+        rng,
+        want=1 if query.no_fallback else route.max_targets,
+        unfit=health.blocked(now) if ceiling is None else ceiling,
+        take_turn=not dry_run,
+    )
+    targets: Sequence[Deployment] = STRATEGIES[strategy].choose(case)
+    forced = False
+    if not case.probes:
+        # Many members are unavailable: leave them out for good and choose again.
+        live = pool.live(health, now) if ceiling is None else pool.without(ceiling)
+        case = Case(live, query, health, now, rng, case.want, _NONE, not dry_run)
+        targets = STRATEGIES[strategy].choose(case) if live.members else ()
+    if not targets:
+        targets = _least_bad(pool, case, ceiling)
+        forced = True
+    return Plan(route, strategy, tuple(targets), pool.considered, forced)
+
+
+def _least_bad(pool: Pool, case: Case, ceiling: TooSlow | None) -> list[Deployment]:
+    """The unavailable members that are soonest available again, the more reliable first."""
+    members: Sequence[Deployment] = pool.members
+    if ceiling is not None:
+        members = [row for row in members if not ceiling.slow(row.slot)]
+        if not members:
+            _raise_none_eligible(pool, case.query, len(pool.members))
+    if len(members) > _LEAST_BAD_OF:
+        count = len(members)
+        places = dict.fromkeys(int(case.rng.random() * count) for _ in range(_LEAST_BAD_OF))
+        members = [members[place] for place in places]
+    health, now = case.health, case.now
+    keys = [
+        (health.open_remaining(row.slot, now), -health.success_rate(row.slot, now))
+        for row in members
+    ]
+    order = sorted(range(len(members)), key=keys.__getitem__)
+    return [members[place] for place in order[: case.want]]
+
+
+def _raise_none_eligible(pool: Pool, query: Query, slow: int) -> NoReturn:
+    counts = dict(pool.excluded)
+    if slow:
+        counts[v1.EXCLUSION_REASON_LATENCY] = slow
+    if set(counts) == {v1.EXCLUSION_REASON_CONTEXT_LENGTH}:
+        largest = max(row.context_tokens for row in pool.route.members)
+        raise TrunklineError(
+            v1.ERROR_REASON_CONTEXT_LENGTH_EXCEEDED,
+            f"{query.input_tokens + query.output_tokens} tokens exceed the largest context, "
+            f"of {largest}",
+            metadata={"model": query.model[:128], "context_tokens": str(largest)},
+        )
+    causes = {
+        v1.ExclusionReason.Name(reason).removeprefix("EXCLUSION_REASON_").lower(): str(number)
+        for reason, number in sorted(counts.items())
+    }
+    told = ", ".join(f"{name} {number}" for name, number in causes.items()) or "it has none"
+    raise TrunklineError(
+        v1.ERROR_REASON_NO_ELIGIBLE_DEPLOYMENT,
+        f"every deployment of the model is excluded: {told}",
+        metadata=causes,
+    )

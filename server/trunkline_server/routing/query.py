@@ -1,0 +1,31 @@
+"""What one call asks of the routing core."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from trunkline import v1
+
+
+@dataclass(slots=True)
+class Query:
+    """The part of a request that routing looks at, already checked for ranges.
+
+    Token counts of 0 are unknown; ceilings and floors of 0 and empty names ask for nothing.
+    `kind` and, for streams, "streaming" are demanded as capabilities beside those named.
+    """
+
+    model: str  # As in GenerateRequest.model.
+    input_tokens: int = 0
+    output_tokens: int = 0  # The room asked for the answer.
+    kind: Literal["chat", "embedding"] = "chat"
+    stream: bool = False
+    capabilities: frozenset[str] = frozenset()
+    max_cost_per_token: float = 0.0  # USD.
+    max_latency_ms: int = 0
+    data_residency: str = ""
+    min_quality: float = 0.0
+    strategy: v1.Strategy.ValueType = v1.STRATEGY_UNSPECIFIED
+    allowed_providers: tuple[str, ...] = ()
+    denied_providers: tuple[str, ...] = ()
+    no_fallback: bool = False
+    models: frozenset[str] | None = None  # Public models the caller's key may use; None: all.
