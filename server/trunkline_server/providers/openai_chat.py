@@ -1,0 +1,84 @@
+"""The OpenAI dialect: chat completions and embeddings, of OpenAI and all who speak it."""
+
+from collections.abc import Mapping
+
+from trunkline import v1
+from trunkline_server.errors import UpstreamError
+from trunkline_server.providers.codec import CodecTarget, WireRequest
+from trunkline_server.providers.openai_decode import decode_chat, decode_embeddings
+from trunkline_server.providers.openai_encode import encode_chat, encode_embeddings
+from trunkline_server.providers.openai_errors import decode_error
+from trunkline_server.providers.openai_flags import FLAGS
+from trunkline_server.providers.openai_messages import DIALECT
+from trunkline_server.providers.openai_stream import OpenAIStreamDecoder
+
+__all__ = ["FLAGS", "OpenAIChatCodec"]
+
+
+class OpenAIChatCodec:
+    """Codec for `/chat/completions` and `/embeddings`, relative to a base URL such as
+    `https://api.openai.com/v1`.
+
+    What the caller asks for and the host cannot do is refused with the field's name, never
+    dropped. Three things are hints, and go unsent where the dialect has no word for them:
+    reasoning parts of earlier turns, cache breakpoints and the task of an embedding.
+
+    Flags, each with its default:
+
+    - `assistant_images` (False): images in assistant messages are sent, in `images`, as
+      OpenRouter's image models want them; otherwise they are refused.
+    - `azure_api_version` (""): when set, the path is that of an Azure OpenAI deployment,
+      `/deployments/{model}/...?api-version={this}`, below a base URL that ends in `/openai`.
+    - `cache_control` (False): cache breakpoints are sent as Anthropic's `cache_control`.
+    - `embed_base64` (False): asks for embeddings as base64, a quarter of the bytes.
+      Answers are read in either form.
+    - `file_urls` (False): the host fetches files by URL.
+    - `max_stop` (4): how many stop texts the host takes.
+    - `max_tokens_field` ("max_completion_tokens"): the field for max_output_tokens; most
+      hosts but OpenAI want "max_tokens".
+    - `message_names` (True): the host takes `name` in messages; otherwise it is not sent.
+    - `reasoning_request` ("reasoning_effort"): how effort and budget are asked for.
+      "reasoning_effort": that field, efforts only. "reasoning": OpenRouter's object, where a
+      budget goes before an effort. "thinking": `{"type": "enabled" or "disabled"}`, as Z.AI,
+      DeepSeek and Moonshot have it. "": refused. A budget of zero is the effort "none".
+    - `reasoning_return` (""): how reasoning of earlier turns goes back: "reasoning_content",
+      "reasoning", "reasoning_details" (OpenRouter, Vercel; unchanged, encrypted parts too) or
+      "thinking" (Mistral's content chunks). "": it does not.
+    - `reasoning_text` (""): how include_reasoning is honoured. "always": the host shows its
+      reasoning unasked. "reasoning": by OpenRouter's object. "reasoning_format": by Groq's
+      field. "": refused.
+    - `required_word` ("required"): the word for "some tool must be called"; Mistral's is
+      "any".
+    - `seed_field` ("seed"): Mistral's is "random_seed". "": a seed is refused.
+    - `stream_usage` (True): streams ask for usage by `stream_options`; False for hosts that
+      send it unasked and refuse the field.
+    - `string_content` (False): the host takes text only as one string; several text parts
+      are joined by line feeds.
+    - `system_role` ("system"): the role of system messages; "developer" at OpenAI's newer
+      models.
+    - `top_k` (False): the host takes top_k; otherwise it is refused.
+    - `user_field` (""): the field that receives the context's user_id, for example "user" or
+      "safety_identifier". "": it is not sent.
+    """
+
+    dialect = DIALECT
+
+    def encode_generate(
+        self, request: v1.GenerateRequest, target: CodecTarget, *, stream: bool
+    ) -> WireRequest:
+        return encode_chat(request, target, stream=stream)
+
+    def decode_generate(self, body: bytes, into: v1.GenerateResponse) -> None:
+        decode_chat(body, into)
+
+    def stream_decoder(self) -> OpenAIStreamDecoder:
+        return OpenAIStreamDecoder()
+
+    def encode_embed(self, request: v1.EmbedRequest, target: CodecTarget) -> WireRequest:
+        return encode_embeddings(request, target)
+
+    def decode_embed(self, body: bytes, into: v1.EmbedResponse) -> None:
+        decode_embeddings(body, into)
+
+    def decode_error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
+        return decode_error(status, headers, body)

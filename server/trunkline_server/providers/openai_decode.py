@@ -1,0 +1,194 @@
+"""Reads whole answers in the OpenAI dialect.
+
+Source: OpenAI's API reference, "The chat completion object" and "The embedding object".
+"""
+
+import sys
+from array import array
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from trunkline import v1
+from trunkline_server.providers.openai_errors import reported_error
+from trunkline_server.providers.openai_messages import Json
+from trunkline_server.providers.openai_parts import (
+    ReasoningDetail,
+    audio_part,
+    call_fields,
+    content_pieces,
+    decode_base64,
+    detail_entries,
+    image_parts,
+    load,
+    made_call_id,
+    reasoning_text,
+    senseless,
+    tells_text,
+    text_of,
+)
+from trunkline_server.providers.openai_usage import read_usage, true_total_tokens
+
+_FINISH_REASONS: Mapping[str, v1.FinishReason.ValueType] = {
+    "stop": v1.FINISH_REASON_STOP,
+    "length": v1.FINISH_REASON_LENGTH,
+    "tool_calls": v1.FINISH_REASON_TOOL_CALLS,
+    "content_filter": v1.FINISH_REASON_CONTENT_FILTER,
+    "function_call": v1.FINISH_REASON_TOOL_CALLS,
+    # Hosts that hand through the words of their model server or of another vendor.
+    "end_turn": v1.FINISH_REASON_STOP,
+    "eos": v1.FINISH_REASON_STOP,
+    "eos_token": v1.FINISH_REASON_STOP,
+    "stop_sequence": v1.FINISH_REASON_STOP,
+    "max_tokens": v1.FINISH_REASON_LENGTH,
+    "model_length": v1.FINISH_REASON_LENGTH,
+    "tool_use": v1.FINISH_REASON_TOOL_CALLS,
+    "refusal": v1.FINISH_REASON_REFUSAL,
+    "sensitive": v1.FINISH_REASON_CONTENT_FILTER,
+}
+
+
+def decode_chat(body: bytes, into: v1.GenerateResponse) -> None:
+    """Fills the answer of /chat/completions; raises as Codec.decode_generate says."""
+    document = load(body)
+    error = reported_error(document)
+    if error is not None:
+        raise error
+    choice = _first_choice(document)
+    error = reported_error(choice)
+    if error is not None:
+        raise error
+    message = choice.get("message")
+    if message is None and choice.get("finish_reason"):
+        message = {}  # Azure leaves out the message that its filter withheld.
+    if not isinstance(message, dict):
+        raise senseless("the answer holds no message")
+    into.model = text_of(document.get("model"))
+    into.message.role = v1.ROLE_ASSISTANT
+    into.message.parts.extend(_parts(message, text_of(document.get("id"))))
+    into.vendor_finish_reason = text_of(choice.get("finish_reason"))
+    into.finish_reason = finish_reason(
+        into.vendor_finish_reason, refused=bool(message.get("refusal"))
+    )
+    usage = document.get("usage")
+    if isinstance(usage, dict):
+        read_usage(usage, into.usage, true_total_tokens(message))
+
+
+def decode_embeddings(body: bytes, into: v1.EmbedResponse) -> None:
+    """Fills the answer of /embeddings; raises as Codec.decode_embed says."""
+    document = load(body)
+    error = reported_error(document)
+    if error is not None:
+        raise error
+    data = document.get("data")
+    if not isinstance(data, list) or not data:
+        raise senseless("the answer holds no embeddings")
+    vectors: dict[int, Any] = {}
+    for place, entry in enumerate(data):
+        if not isinstance(entry, dict):
+            raise senseless("an embedding is not an object")
+        index = entry.get("index")
+        vectors[index if isinstance(index, int) else place] = entry.get("embedding")
+    if vectors.keys() != set(range(len(data))):
+        raise senseless("the embeddings do not match the inputs")
+    for place in range(len(data)):
+        into.embeddings.add().values.extend(_vector(vectors[place]))
+    into.model = text_of(document.get("model"))
+    usage = document.get("usage")
+    if isinstance(usage, dict):
+        # All tokens are input; Voyage gives only the total.
+        tokens = usage.get("prompt_tokens") or usage.get("total_tokens")
+        read_usage({"prompt_tokens": tokens}, into.usage)
+
+
+def finish_reason(word: str, *, refused: bool) -> v1.FinishReason.ValueType:
+    """What the vendor's word means; of a refusal, OpenAI says "stop"."""
+    if refused:
+        return v1.FINISH_REASON_REFUSAL
+    if not word:
+        return v1.FINISH_REASON_UNSPECIFIED
+    return _FINISH_REASONS.get(word, v1.FINISH_REASON_OTHER)
+
+
+def _first_choice(document: Json) -> Json:
+    choices = document.get("choices")
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        raise senseless("the answer holds no choice")
+    return choices[0]
+
+
+def _parts(message: Json, response_id: str) -> list[v1.Part]:
+    """The message's parts: reasoning, text, refusal, images, audio, tool calls."""
+    parts: list[v1.Part] = []
+    entries = detail_entries(message)
+    if entries:
+        parts.extend(_detail_parts(entries))
+    texts: dict[str, str] = {}
+    if not tells_text(entries):
+        plain = reasoning_text(message)
+        if plain:
+            texts["reasoning"] = plain
+    for kind, text in content_pieces(message.get("content")):
+        if text:
+            texts[kind] = texts.get(kind, "") + text
+    for kind, text in texts.items():
+        if kind == "text":
+            parts.append(v1.Part(text=text))
+        else:
+            parts.append(v1.Part(reasoning=v1.Reasoning(text=text)))
+    refusal = text_of(message.get("refusal"))
+    if refusal:
+        parts.append(v1.Part(text=refusal))
+    if "images" in message:
+        parts.extend(image_parts(message))
+    audio = message.get("audio")
+    if isinstance(audio, dict):
+        data = decode_base64(text_of(audio.get("data")))
+        transcript = text_of(audio.get("transcript"))
+        parts.append(audio_part(text_of(audio.get("id")), data, transcript))
+    parts.extend(_call_parts(message, response_id))
+    return parts
+
+
+def _detail_parts(entries: list[Json]) -> list[v1.Part]:
+    details: list[ReasoningDetail] = []
+    for entry in entries:
+        if details and details[-1].continues(entry):
+            details[-1].add(entry)
+        else:
+            details.append(ReasoningDetail(entry))
+    return [detail.part() for detail in details if not detail.empty]
+
+
+def _call_parts(message: Json, response_id: str) -> Iterator[v1.Part]:
+    calls = message.get("tool_calls")
+    calls = [call for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
+    legacy = message.get("function_call")
+    if not calls and isinstance(legacy, dict):
+        calls = [{"function": legacy}]
+    for number, call in enumerate(calls):
+        call_id, name, arguments = call_fields(call)
+        yield v1.Part(
+            tool_call=v1.ToolCall(
+                id=call_id or made_call_id(response_id, number),
+                name=name,
+                arguments_json=arguments,
+            )
+        )
+
+
+def _vector(value: Any) -> Any:
+    """The coordinates, of a list of numbers or of base64 of little-endian 32-bit floats."""
+    if isinstance(value, str):
+        data = decode_base64(value)
+        if not data or len(data) % 4:
+            raise senseless("an embedding is not made of 32-bit floats")
+        floats = array("f", data)
+        if sys.byteorder == "big":
+            floats.byteswap()
+        return floats
+    if not isinstance(value, list) or not value:
+        raise senseless("an embedding holds no numbers")
+    if not all(type(number) in (float, int) for number in value):
+        raise senseless("an embedding holds something that is no number")
+    return value

@@ -1,0 +1,241 @@
+"""Writes requests in the OpenAI dialect.
+
+Source: OpenAI's API reference, "Create chat completion" and "Create embeddings".
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+from urllib.parse import quote
+
+import orjson
+from google.protobuf import struct_pb2
+
+from trunkline import v1
+from trunkline_server.errors import invalid
+from trunkline_server.providers.codec import CodecTarget, WireRequest
+from trunkline_server.providers.openai_flags import enabled, number, word
+from trunkline_server.providers.openai_messages import Json, encode_messages
+
+_EFFORTS: Mapping[v1.ReasoningEffort.ValueType, str] = {
+    v1.REASONING_EFFORT_NONE: "none",
+    v1.REASONING_EFFORT_MINIMAL: "minimal",
+    v1.REASONING_EFFORT_LOW: "low",
+    v1.REASONING_EFFORT_MEDIUM: "medium",
+    v1.REASONING_EFFORT_HIGH: "high",
+}
+# The knobs that vendor and contract call by the same name and mean in the same way.
+_SAME_NAME: tuple[Literal["temperature", "top_p", "presence_penalty", "frequency_penalty"], ...] = (
+    "temperature",
+    "top_p",
+    "presence_penalty",
+    "frequency_penalty",
+)
+_CHAT_OWN_FIELDS = frozenset({"model", "messages", "stream", "stream_options"})
+_EMBED_OWN_FIELDS = frozenset({"model", "input"})
+_NO_ARGUMENTS = orjson.Fragment(b'{"type":"object","properties":{}}')
+# Integers up to here survive their passage through a double, which is all a Struct holds.
+_EXACT_INTEGERS = 2.0**53
+
+
+def encode_chat(request: v1.GenerateRequest, target: CodecTarget, *, stream: bool) -> WireRequest:
+    """The call of /chat/completions."""
+    body: Json = {
+        "model": target.provider_model,
+        "messages": encode_messages(request.messages, target),
+    }
+    if stream:
+        body["stream"] = True
+        if enabled(target, "stream_usage"):
+            body["stream_options"] = {"include_usage": True}
+    if request.HasField("config"):
+        _config(request.config, target, body)
+    if request.tools:
+        body["tools"] = [_tool(tool, f"tools[{i}]") for i, tool in enumerate(request.tools)]
+    if request.HasField("tool_choice"):
+        _tool_choice(request.tool_choice, target, body)
+    if request.HasField("response_format"):
+        _response_format(request.response_format, body)
+    _user(request.context, target, body)
+    if request.HasField("provider_options"):
+        _merge_options(request.provider_options, _CHAT_OWN_FIELDS, body)
+    return WireRequest(_path("/chat/completions", target), orjson.dumps(body))
+
+
+def encode_embeddings(request: v1.EmbedRequest, target: CodecTarget) -> WireRequest:
+    """The call of /embeddings. The dialect has no word for `task`, and its models need none."""
+    body: Json = {"model": target.provider_model, "input": list(request.inputs)}
+    if request.HasField("dimensions"):
+        body["dimensions"] = request.dimensions
+    if enabled(target, "embed_base64"):
+        body["encoding_format"] = "base64"
+    _user(request.context, target, body)
+    if request.HasField("provider_options"):
+        _merge_options(request.provider_options, _EMBED_OWN_FIELDS, body)
+    return WireRequest(_path("/embeddings", target), orjson.dumps(body))
+
+
+def _path(path: str, target: CodecTarget) -> str:
+    version = word(target, "azure_api_version")
+    if not version:
+        return path
+    deployment = quote(target.provider_model, safe="")
+    return f"/deployments/{deployment}{path}?api-version={quote(version, safe='')}"
+
+
+def _config(config: v1.GenerationConfig, target: CodecTarget, body: Json) -> None:
+    if config.HasField("max_output_tokens"):
+        body[word(target, "max_tokens_field")] = config.max_output_tokens
+    for field in _SAME_NAME:
+        if config.HasField(field):
+            body[field] = getattr(config, field)
+    if config.HasField("top_k"):
+        if not enabled(target, "top_k"):
+            raise invalid("config.top_k", "this provider does not support it")
+        body["top_k"] = config.top_k
+    if config.stop:
+        most = number(target, "max_stop")
+        if len(config.stop) > most:
+            raise invalid("config.stop", f"this provider takes at most {most} stop texts")
+        body["stop"] = list(config.stop)
+    if config.HasField("seed"):
+        seed_field = word(target, "seed_field")
+        if not seed_field:
+            raise invalid("config.seed", "this provider does not support it")
+        body[seed_field] = config.seed
+    if config.HasField("reasoning"):
+        _reasoning(config.reasoning, target, body)
+
+
+def _reasoning(reasoning: v1.ReasoningConfig, target: CodecTarget, body: Json) -> None:
+    effort = _EFFORTS.get(reasoning.effort)
+    budget = reasoning.budget_tokens if reasoning.HasField("budget_tokens") else None
+    if budget == 0:
+        effort, budget = "none", None
+    how = word(target, "reasoning_request")
+    if budget is not None and how != "reasoning":
+        raise invalid("config.reasoning.budget_tokens", "this provider takes only an effort")
+    if effort is not None or budget is not None:
+        match how:
+            case "reasoning_effort":
+                body["reasoning_effort"] = effort
+            case "reasoning":
+                # The host takes one or the other, and the budget is the more exact.
+                body["reasoning"] = {"max_tokens": budget} if budget else {"effort": effort}
+            case "thinking":
+                body["thinking"] = {"type": "disabled" if effort == "none" else "enabled"}
+            case _:
+                raise invalid("config.reasoning", "this provider does not support it")
+    if reasoning.include_reasoning:
+        _include_reasoning(target, body)
+
+
+def _include_reasoning(target: CodecTarget, body: Json) -> None:
+    match word(target, "reasoning_text"):
+        case "always":
+            pass
+        case "reasoning":
+            body.setdefault("reasoning", {"enabled": True})
+        case "reasoning_format":
+            body["reasoning_format"] = "parsed"
+        case _:
+            raise invalid(
+                "config.reasoning.include_reasoning", "this provider does not show its reasoning"
+            )
+
+
+def _tool(tool: v1.Tool, path: str) -> Json:
+    function: Json = {"name": tool.name}
+    if tool.description:
+        function["description"] = tool.description
+    function["parameters"] = (
+        _schema(tool.parameters_json, f"{path}.parameters_json")
+        if tool.parameters_json
+        else _NO_ARGUMENTS
+    )
+    if tool.strict:
+        function["strict"] = True
+    return {"type": "function", "function": function}
+
+
+def _schema(text: str, path: str) -> orjson.Fragment:
+    """The schema's own text, so that nothing in it changes, once it is known to be JSON."""
+    try:
+        is_object = isinstance(orjson.loads(text), dict)
+    except orjson.JSONDecodeError:
+        is_object = False
+    if not is_object:
+        raise invalid(path, "is not the JSON text of an object")
+    return orjson.Fragment(text)
+
+
+def _tool_choice(choice: v1.ToolChoice, target: CodecTarget, body: Json) -> None:
+    if choice.name and choice.mode != v1.TOOL_CHOICE_MODE_REQUIRED:
+        raise invalid("tool_choice.name", "goes only with mode REQUIRED")
+    if "tools" not in body:
+        if choice.mode == v1.TOOL_CHOICE_MODE_REQUIRED:
+            raise invalid("tool_choice.mode", "requires a tool where none is given")
+        return
+    match choice.mode:
+        case v1.TOOL_CHOICE_MODE_AUTO:
+            body["tool_choice"] = "auto"
+        case v1.TOOL_CHOICE_MODE_NONE:
+            body["tool_choice"] = "none"
+        case v1.TOOL_CHOICE_MODE_REQUIRED if choice.name:
+            body["tool_choice"] = {"type": "function", "function": {"name": choice.name}}
+        case v1.TOOL_CHOICE_MODE_REQUIRED:
+            body["tool_choice"] = word(target, "required_word")
+    if choice.disable_parallel:
+        body["parallel_tool_calls"] = False
+
+
+def _response_format(response_format: v1.ResponseFormat, body: Json) -> None:
+    match response_format.WhichOneof("kind"):
+        case "json_object":
+            body["response_format"] = {"type": "json_object"}
+        case "json_schema":
+            wanted = response_format.json_schema
+            schema: Json = {"name": wanted.name or "response"}
+            if wanted.description:
+                schema["description"] = wanted.description
+            schema["schema"] = _schema(
+                wanted.schema_json, "response_format.json_schema.schema_json"
+            )
+            if wanted.strict:
+                schema["strict"] = True
+            body["response_format"] = {"type": "json_schema", "json_schema": schema}
+
+
+def _user(context: v1.CallContext, target: CodecTarget, body: Json) -> None:
+    field = word(target, "user_field")
+    if field and context.user_id:
+        body[field] = context.user_id
+
+
+def _merge_options(options: struct_pb2.Struct, own: frozenset[str], body: Json) -> None:
+    """Puts the caller's own fields into the body, over what the codec has put there."""
+    for name, value in options.fields.items():
+        if name in own:
+            raise invalid(f"provider_options.{name}", "is set by the router alone")
+        plain = _plain(value)
+        if name == "n" and plain != 1:
+            raise invalid("provider_options.n", "only one answer can be returned")
+        body[name] = plain
+
+
+def _plain(value: struct_pb2.Value) -> Any:
+    """A Struct's value as JSON data; whole numbers become integers, as vendors demand."""
+    match value.WhichOneof("kind"):
+        case "number_value":
+            number_value = value.number_value
+            exact = number_value.is_integer() and abs(number_value) <= _EXACT_INTEGERS
+            return int(number_value) if exact else number_value
+        case "string_value":
+            return value.string_value
+        case "bool_value":
+            return value.bool_value
+        case "struct_value":
+            return {name: _plain(inner) for name, inner in value.struct_value.fields.items()}
+        case "list_value":
+            return [_plain(inner) for inner in value.list_value.values]
+        case _:
+            return None

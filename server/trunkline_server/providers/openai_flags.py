@@ -1,0 +1,43 @@
+"""The switches of the OpenAI dialect, for hosts that deviate from it."""
+
+from collections.abc import Mapping
+
+from trunkline_server.providers.codec import CodecTarget
+
+# Every flag and its default, which is what OpenAI's own API wants. The meanings stand in the
+# docstring of OpenAIChatCodec.
+FLAGS: Mapping[str, str | int | bool] = {
+    "assistant_images": False,
+    "azure_api_version": "",
+    "cache_control": False,
+    "embed_base64": False,
+    "file_urls": False,
+    "max_stop": 4,
+    "max_tokens_field": "max_completion_tokens",
+    "message_names": True,
+    "reasoning_request": "reasoning_effort",
+    "reasoning_return": "",
+    "reasoning_text": "",
+    "required_word": "required",
+    "seed_field": "seed",
+    "stream_usage": True,
+    "string_content": False,
+    "system_role": "system",
+    "top_k": False,
+    "user_field": "",
+}
+
+
+def enabled(target: CodecTarget, name: str) -> bool:
+    """Whether a switch is on."""
+    return bool(target.flags.get(name, FLAGS[name]))
+
+
+def word(target: CodecTarget, name: str) -> str:
+    """The word that a flag holds; empty when it is switched off."""
+    return str(target.flags.get(name, FLAGS[name]))
+
+
+def number(target: CodecTarget, name: str) -> int:
+    """The number that a flag holds."""
+    return int(target.flags.get(name, FLAGS[name]))

@@ -1,0 +1,266 @@
+"""Writes a conversation in the OpenAI dialect.
+
+Source: OpenAI's API reference, "Create chat completion", parameter `messages`.
+"""
+
+from base64 import b64encode
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from trunkline import v1
+from trunkline_server.errors import TrunklineError, invalid
+from trunkline_server.providers.codec import CodecTarget
+from trunkline_server.providers.openai_flags import enabled, word
+
+Json = dict[str, Any]
+
+DIALECT = "openai"
+
+_DETAILS: Mapping[v1.ImageDetail.ValueType, str] = {
+    v1.IMAGE_DETAIL_LOW: "low",
+    v1.IMAGE_DETAIL_HIGH: "high",
+}
+_AUDIO_FORMATS: Mapping[str, str] = {
+    "audio/wav": "wav",
+    "audio/wave": "wav",
+    "audio/x-wav": "wav",
+    "audio/vnd.wave": "wav",
+    "audio/mpeg": "mp3",
+    "audio/mp3": "mp3",
+}
+
+
+def encode_messages(messages: Sequence[v1.Message], target: CodecTarget) -> list[Json]:
+    """The vendor's messages. Raises INVALID_REQUEST for what the dialect cannot carry."""
+    encoded: list[Json] = []
+    for index, message in enumerate(messages):
+        path = f"messages[{index}]"
+        match message.role:
+            case v1.ROLE_TOOL:
+                encoded.extend(_tool_results(message, path))
+                continue
+            case v1.ROLE_ASSISTANT:
+                entry = _assistant(message, path, target)
+            case v1.ROLE_USER:
+                entry = {"role": "user", "content": _content(message, path, target, _user_part)}
+            case v1.ROLE_SYSTEM:
+                entry = {
+                    "role": word(target, "system_role"),
+                    "content": _content(message, path, target, _text_part),
+                }
+            case _:
+                raise invalid(f"{path}.role", "is not set")
+        if message.name and enabled(target, "message_names"):
+            entry["name"] = message.name
+        encoded.append(entry)
+    return encoded
+
+
+def _content(
+    message: v1.Message,
+    path: str,
+    target: CodecTarget,
+    encode_part: Callable[[v1.Part, str, CodecTarget], Json],
+) -> Any:
+    """The content of a system or user message: a string where it is one text, else pieces."""
+    pieces = [
+        encode_part(part, f"{path}.parts[{index}]", target)
+        for index, part in enumerate(message.parts)
+    ]
+    return _join(pieces, target)
+
+
+def _join(pieces: list[Json], target: CodecTarget) -> Any:
+    if len(pieces) == 1 and pieces[0].keys() == {"type", "text"}:
+        return pieces[0]["text"]
+    if enabled(target, "string_content") and all(piece["type"] == "text" for piece in pieces):
+        return "\n".join(piece["text"] for piece in pieces)
+    return pieces or ""
+
+
+def _text_part(part: v1.Part, path: str, target: CodecTarget) -> Json:
+    if part.WhichOneof("kind") != "text":
+        raise _wrong_kind(part, path, "in a system message")
+    return _cached({"type": "text", "text": part.text}, part, target)
+
+
+def _user_part(part: v1.Part, path: str, target: CodecTarget) -> Json:
+    match part.WhichOneof("kind"):
+        case "text":
+            piece: Json = {"type": "text", "text": part.text}
+        case "image":
+            piece = _image(part.image, f"{path}.image")
+        case "audio":
+            piece = _audio(part.audio, f"{path}.audio")
+        case "file":
+            piece = _file(part.file, f"{path}.file", target)
+        case _:
+            raise _wrong_kind(part, path, "in a user message")
+    return _cached(piece, part, target)
+
+
+def _cached(piece: Json, part: v1.Part, target: CodecTarget) -> Json:
+    # OpenAI caches by itself; hosts before other models take Anthropic's mark.
+    if part.cache_breakpoint and enabled(target, "cache_control"):
+        piece["cache_control"] = {"type": "ephemeral"}
+    return piece
+
+
+def _image(image: v1.Image, path: str) -> Json:
+    match image.WhichOneof("source"):
+        case "data":
+            url = _data_uri(image.media_type, image.data, path)
+        case "uri":
+            url = image.uri
+            if not url.startswith(("https://", "http://", "data:")):
+                raise invalid(f"{path}.uri", "this provider takes only https and data URIs")
+        case _:
+            raise invalid(path, "has no source")
+    reference = {"url": url}
+    detail = _DETAILS.get(image.detail)
+    if detail is not None:
+        reference["detail"] = detail
+    return {"type": "image_url", "image_url": reference}
+
+
+def _audio(audio: v1.Audio, path: str) -> Json:
+    if audio.WhichOneof("source") != "data":
+        raise invalid(path, "this provider takes audio only by value")
+    media_type = audio.media_type.partition(";")[0].strip().lower()
+    audio_format = _AUDIO_FORMATS.get(media_type)
+    if audio_format is None:
+        raise invalid(f"{path}.media_type", "this provider takes only audio/wav and audio/mpeg")
+    return {
+        "type": "input_audio",
+        "input_audio": {"data": b64encode(audio.data).decode(), "format": audio_format},
+    }
+
+
+def _file(file: v1.File, path: str, target: CodecTarget) -> Json:
+    match file.WhichOneof("source"):
+        case "file_id":
+            return {"type": "file", "file": {"file_id": file.file_id}}
+        case "data":
+            data = _data_uri(file.media_type, file.data, path)
+        case "uri" if file.uri.startswith("data:") or enabled(target, "file_urls"):
+            data = file.uri
+        case "uri":
+            raise invalid(f"{path}.uri", "this provider takes files only by value or by file_id")
+        case _:
+            raise invalid(path, "has no source")
+    # OpenAI refuses file_data without a name.
+    return {"type": "file", "file": {"filename": file.filename or "file", "file_data": data}}
+
+
+def _data_uri(media_type: str, data: bytes, path: str) -> str:
+    if not media_type:
+        raise invalid(f"{path}.media_type", "is required with data")
+    return f"data:{media_type};base64,{b64encode(data).decode()}"
+
+
+def _tool_results(message: v1.Message, path: str) -> list[Json]:
+    encoded: list[Json] = []
+    for index, part in enumerate(message.parts):
+        part_path = f"{path}.parts[{index}]"
+        if part.WhichOneof("kind") != "tool_result":
+            raise _wrong_kind(part, part_path, "in a tool message")
+        texts = []
+        for inner, piece in enumerate(part.tool_result.parts):
+            if piece.WhichOneof("kind") != "text":
+                raise _wrong_kind(
+                    piece, f"{part_path}.tool_result.parts[{inner}]", "in a tool result"
+                )
+            texts.append(piece.text)
+        content: Any = texts[0] if len(texts) == 1 else ""
+        if len(texts) > 1:
+            content = [{"type": "text", "text": text} for text in texts]
+        encoded.append(
+            {"role": "tool", "tool_call_id": part.tool_result.tool_call_id, "content": content}
+        )
+    return encoded
+
+
+def _assistant(message: v1.Message, path: str, target: CodecTarget) -> Json:
+    pieces: list[Json] = []
+    calls: list[Json] = []
+    images: list[Json] = []
+    reasoning: list[v1.Part] = []
+    entry: Json = {"role": "assistant", "content": None}
+    for index, part in enumerate(message.parts):
+        part_path = f"{path}.parts[{index}]"
+        match part.WhichOneof("kind"):
+            case "text":
+                pieces.append(_cached({"type": "text", "text": part.text}, part, target))
+            case "tool_call":
+                calls.append(_tool_call(part.tool_call))
+            case "reasoning":
+                reasoning.append(part)
+            case "image" if enabled(target, "assistant_images"):
+                images.append(_image(part.image, f"{part_path}.image"))
+            case "audio" if part.signature.dialect == DIALECT:
+                # OpenAI knows its own recordings by id and takes them in no other way.
+                entry["audio"] = {"id": part.signature.value}
+            case _:
+                raise _wrong_kind(part, part_path, "in an assistant message")
+    if reasoning:
+        pieces = _return_reasoning(reasoning, word(target, "reasoning_return"), entry) + pieces
+    if pieces:
+        entry["content"] = _join(pieces, target)
+    elif not calls and "audio" not in entry:
+        entry["content"] = ""
+    if calls:
+        entry["tool_calls"] = calls
+    if images:
+        entry["images"] = images
+    return entry
+
+
+def _tool_call(call: v1.ToolCall) -> Json:
+    return {
+        "id": call.id,
+        "type": "function",
+        "function": {"name": call.name, "arguments": call.arguments_json or "{}"},
+    }
+
+
+def _return_reasoning(parts: list[v1.Part], how: str, entry: Json) -> list[Json]:
+    """Adds the model's own reasoning to its message; gives the content pieces to put first."""
+    text = "".join(part.reasoning.text for part in parts)
+    match how:
+        case "reasoning_content" | "reasoning":
+            if text:
+                entry[how] = text
+        case "reasoning_details":
+            entry["reasoning_details"] = [_reasoning_detail(part) for part in parts]
+        case "thinking":
+            return [{"type": "thinking", "thinking": [{"type": "text", "text": text}]}]
+    return []
+
+
+def _reasoning_detail(part: v1.Part) -> Json:
+    """The entry of `reasoning_details` that a reasoning part was made from."""
+    detail: Json = {}
+    if part.signature.dialect == DIALECT:
+        try:
+            detail = dict(orjson.loads(part.signature.value))
+        except (TypeError, ValueError):
+            detail = {}  # Not of our making: the text alone is returned.
+    if part.reasoning.redacted_data:
+        detail.setdefault("type", "reasoning.encrypted")
+        detail["data"] = part.reasoning.redacted_data
+    elif detail.setdefault("type", "reasoning.text") == "reasoning.summary":
+        detail["summary"] = part.reasoning.text
+    else:
+        detail["text"] = part.reasoning.text
+    if part.reasoning.id:
+        detail["id"] = part.reasoning.id
+    return detail
+
+
+def _wrong_kind(part: v1.Part, path: str, where: str) -> TrunklineError:
+    kind = part.WhichOneof("kind")
+    if kind is None:
+        return invalid(path, "has no content")
+    return invalid(f"{path}.{kind}", f"this provider takes no {kind} {where}")
