@@ -45,6 +45,7 @@ class Attempt:
     ) -> None:
         self._services = services
         self._health = table.health
+        self._endpoint = table.binding(target).endpoint
         self._call = call
         self.target = target
         self.record = v1.Attempt(provider=target.provider, deployment=target.name, hedged=hedged)
@@ -64,6 +65,7 @@ class Attempt:
 
     def fail(self, error: UpstreamError) -> None:
         """Ends it with a failure, and judges the target's health by it."""
+        error.message = self._endpoint.redacted(error.message)
         record = self.record
         record.outcome = v1.ATTEMPT_OUTCOME_FAILED
         record.reason = error.reason

@@ -15,16 +15,24 @@ _MEMO_LIMIT = 4096
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """How to reach one provider. `headers` hold its credentials and stay out of the repr."""
+    """How to reach one provider. `headers` hold its credentials and stay out of the repr;
+    `secrets` are the parts of them that must never be told on."""
 
     provider: str
     codec: Codec
     base_url: str
     headers: tuple[tuple[str, str], ...] = field(repr=False)
     flags: Mapping[str, str | int | bool]
+    secrets: tuple[str, ...] = field(default=(), repr=False)
     connect_timeout: float = 5.0
     header_timeout: float = 600.0
     max_body_bytes: int = 64 * 1024 * 1024
+
+    def redacted(self, message: str) -> str:
+        """A vendor's message without this endpoint's secrets: some vendors quote the key."""
+        for secret in self.secrets:
+            message = message.replace(secret, "[redacted]")
+        return message
 
 
 @dataclass(frozen=True, slots=True)

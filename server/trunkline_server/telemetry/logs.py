@@ -29,6 +29,15 @@ _CALLERS_OWN = frozenset(
     }
 )
 
+# Vendors quote the offending part of a request when they refuse it.
+_QUOTING = frozenset(
+    {
+        v1.ERROR_REASON_INVALID_REQUEST,
+        v1.ERROR_REASON_CONTEXT_LENGTH_EXCEEDED,
+        v1.ERROR_REASON_CONTENT_FILTER,
+    }
+)
+
 
 def configure_logging(level: str, style: str) -> None:
     """Sends everything, the libraries' own records too, to standard error.
@@ -90,7 +99,7 @@ class CallLog:
                 http_status=attempt.http_status,
                 provider_request_id=attempt.provider_request_id,
                 duration_ms=attempt.duration_us / 1000,
-                error=error.message,
+                error=_loggable(error),
             )
 
     def call_ended(self, call: Call, error: TrunklineError | None) -> None:
@@ -134,5 +143,10 @@ def _failure(error: TrunklineError) -> dict[str, Any]:
     return {
         "code": error.code.name,
         "reason": v1.ErrorReason.Name(error.reason),
-        "error": error.message,
+        "error": _loggable(error),
     }
+
+
+def _loggable(error: TrunklineError) -> str:
+    """The error's message, unless it may quote the caller's text: payload stays out of logs."""
+    return "(withheld)" if error.reason in _QUOTING else error.message
