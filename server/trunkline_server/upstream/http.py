@@ -10,9 +10,11 @@ class HttpRequest:
     """One request, ready to send.
 
     `url` is absolute and already encoded. `headers` are complete but for host and
-    content-length. `connect_timeout` and `header_timeout` are in seconds: to an established
-    connection, TLS included, and from the request's last byte to the response's headers.
-    `max_body_bytes` bounds a body that is read whole.
+    content-length; accept, accept-encoding and user-agent are added where they are missing.
+    `connect_timeout` and `header_timeout` are in seconds: to an established connection, the
+    wait for a full pool and TLS included; and from there to the response's headers, the upload
+    included, so that a peer that takes nothing cannot hold the call.
+    `max_body_bytes` bounds a body that is read whole, as it is after decompression.
     """
 
     method: str
@@ -42,7 +44,10 @@ class HttpStream(Protocol):
     def chunks(self) -> AsyncIterator[bytes]:
         """The body as it arrives, at most once.
 
-        Raises UpstreamError with STREAM_INTERRUPTED when the connection ends before the body.
+        Raises UpstreamError with STREAM_INTERRUPTED when the connection ends before the body,
+        and with BAD_PROVIDER_RESPONSE when the body is not framed or compressed as its
+        headers say. While nobody asks for a chunk, little more than a socket's worth of the
+        body is taken in.
         """
         ...
 
@@ -61,8 +66,14 @@ class HttpClient(Protocol):
     Both calls raise UpstreamError: SERVICE_UNAVAILABLE when no connection can be had
     (`sent` False) or it breaks before the headers, TIMEOUT when connect_timeout or
     header_timeout passes, BAD_PROVIDER_RESPONSE for bytes that are not HTTP, for a body that
-    is cut short, or for one over max_body_bytes. Redirects are not followed. A task that is
-    cancelled inside either call closes its connection at once.
+    is cut short, or for one over max_body_bytes. Messages name the peer's host and port and
+    the cause; never headers, query or payload. Redirects are not followed and cookies not
+    kept. A task that is cancelled inside either call, or inside the stream that open gave,
+    closes its connection at once.
+
+    A request is repeated once, on a new connection, when it met a kept connection that had
+    died: one used before, which ended promptly and without a byte of response. Nothing else is
+    repeated; retries belong to the attempt loop.
     """
 
     async def fetch(self, request: HttpRequest) -> HttpResponse:
