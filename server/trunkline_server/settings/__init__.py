@@ -1,0 +1,61 @@
+"""The configuration: one file and the environment, read once and checked whole."""
+
+from trunkline_server.settings.checks import Known, ProviderKind, check_settings, deployment_name
+from trunkline_server.settings.parse import load, parse, usual_key
+from trunkline_server.settings.problems import ConfigError, Problem, suggestion
+from trunkline_server.settings.schema import (
+    NO_HEDGE,
+    AttemptSettings,
+    AuthSettings,
+    BalanceSettings,
+    BreakerSettings,
+    CapabilitySettings,
+    DeploymentSettings,
+    HedgeSettings,
+    KeySettings,
+    PolicySettings,
+    PriceSettings,
+    ProbeSettings,
+    ProviderSettings,
+    RetryBudgetSettings,
+    RoutingSettings,
+    ServerSettings,
+    Settings,
+    TelemetrySettings,
+    TlsSettings,
+)
+from trunkline_server.settings.secrets import Secret, resolve_secret
+
+__all__ = [
+    "NO_HEDGE",
+    "AttemptSettings",
+    "AuthSettings",
+    "BalanceSettings",
+    "BreakerSettings",
+    "CapabilitySettings",
+    "ConfigError",
+    "DeploymentSettings",
+    "HedgeSettings",
+    "KeySettings",
+    "Known",
+    "PolicySettings",
+    "PriceSettings",
+    "ProbeSettings",
+    "Problem",
+    "ProviderKind",
+    "ProviderSettings",
+    "RetryBudgetSettings",
+    "RoutingSettings",
+    "Secret",
+    "ServerSettings",
+    "Settings",
+    "TelemetrySettings",
+    "TlsSettings",
+    "check_settings",
+    "deployment_name",
+    "load",
+    "parse",
+    "resolve_secret",
+    "suggestion",
+    "usual_key",
+]

@@ -1,0 +1,233 @@
+"""What one value cannot show: references, uniqueness, and what the catalogue knows."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+
+from trunkline_server.settings.problems import Problem, suggestion
+from trunkline_server.settings.schema import (
+    DeploymentSettings,
+    PolicySettings,
+    ProviderSettings,
+    Settings,
+)
+
+# Names stand in model strings, metric labels and log lines.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+-]{0,127}\Z")
+_MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+/-]{0,127}\Z")
+_ROUTE_PREFIX = "route:"
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderKind:
+    """What a catalogue row says that a configuration may rely on. `env` names the variables
+    that may hold its API key."""
+
+    dialect: str
+    base_url: str
+    env: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a configuration may refer to beside itself; None means that it is not checked."""
+
+    kinds: Mapping[str, ProviderKind] = field(default_factory=dict)
+    dialects: Set[str] | None = None
+    price_providers: Set[str] | None = None
+
+
+Complaint = tuple[str, str]
+
+
+def check_settings(settings: Settings, known: Known, lines: Mapping[str, int]) -> Iterator[Problem]:
+    """The problems between values; `lines` gives each path's line."""
+    complaints = (
+        *_server(settings),
+        *_providers(settings.providers, known, lines),
+        *_deployments(settings),
+        *_policies(settings, "models", settings.models),
+        *_policies(settings, "routes", settings.routes),
+        *_models(settings),
+        *_keys(settings),
+        *_timings(settings),
+    )
+    for path, message in complaints:
+        yield Problem(_line(path, lines), path, message)
+
+
+def _line(path: str, lines: Mapping[str, int]) -> int:
+    """The line of a path, or of the nearest value around it that stands in the file."""
+    while path and path not in lines:
+        path = path[: max(path.rfind("."), path.rfind("["), 0)]
+    return lines.get(path, 1)
+
+
+def _server(settings: Settings) -> Iterator[Complaint]:
+    server = settings.server
+    tls = server.tls
+    if tls is not None and tls.require_client_cert and tls.client_ca is None:
+        yield "server.tls.require_client_cert", "needs client_ca, which says whose certificates"
+    open_to_others = not _is_loopback(server.listen)
+    if open_to_others and not settings.keys and not server.allow_unauthenticated:
+        yield (
+            "server.listen",
+            f"other machines reach {server.listen} and no keys are configured; add keys, listen "
+            "on 127.0.0.1, or set server.allow_unauthenticated: true",
+        )
+    if server.ops_listen == server.listen:
+        yield "server.ops_listen", f"is the same address as server.listen, {server.listen}"
+
+
+def _is_loopback(address: str) -> bool:
+    host = address.rpartition(":")[0].removeprefix("[").removesuffix("]")
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _providers(
+    providers: Mapping[str, ProviderSettings], known: Known, lines: Mapping[str, int]
+) -> Iterator[Complaint]:
+    if not providers and "providers" in lines:
+        yield "providers", "names no provider; name at least one, such as openai"
+    for name, provider in providers.items():
+        path = f"providers.{name}"
+        if not _NAME.match(name):
+            yield path, "is no name: letters, digits and ._:@+- only, at most 128"
+        kind = known.kinds.get(provider.kind or name)
+        # What is wrong has been reported, and is not missing besides.
+        given = {key for key in ("api_key", "base_url", "dialect") if f"{path}.{key}" in lines}
+        if kind is None:
+            yield from _unknown_kind(path, name, provider, known, given)
+        elif kind.env and not provider.api_key and not given & {"api_key", "base_url"}:
+            names = " or ".join(kind.env)
+            yield path, f"has no api_key and {names} is not set; export it or write api_key"
+        if known.dialects is not None and provider.dialect not in {"", *known.dialects}:
+            hint = suggestion(provider.dialect, known.dialects)
+            dialects = ", ".join(sorted(known.dialects))
+            yield f"{path}.dialect", f"is {provider.dialect!r}, not one of {dialects}{hint}"
+        table = known.price_providers
+        if table is not None and provider.price_provider not in {"", *table}:
+            hint = suggestion(provider.price_provider, table)
+            unknown = f"is {provider.price_provider!r}, which is not in the price table{hint}"
+            yield f"{path}.price_provider", unknown
+
+
+def _unknown_kind(
+    path: str, name: str, provider: ProviderSettings, known: Known, given: Set[str]
+) -> Iterator[Complaint]:
+    if provider.kind:
+        hint = suggestion(provider.kind, known.kinds) or f"; known are {', '.join(known.kinds)}"
+        yield f"{path}.kind", f"is {provider.kind!r}, which is not in the catalogue{hint}"
+    elif not given >= {"dialect", "base_url"}:
+        hint = suggestion(name, known.kinds)
+        yield (
+            path,
+            f"{name!r} is not in the catalogue{hint}; set kind, or dialect and base_url",
+        )
+
+
+def deployment_name(deployment: DeploymentSettings) -> str:
+    """The name of a deployment: as configured, or made from provider and model."""
+    return deployment.name or f"{deployment.provider}-{deployment.model.replace('/', '-')}"
+
+
+def _deployments(settings: Settings) -> Iterator[Complaint]:
+    seen: dict[str, int] = {}
+    for index, deployment in enumerate(settings.deployments):
+        path = f"deployments[{index}]"
+        name = deployment_name(deployment)
+        if not (deployment.provider and deployment.model):
+            continue
+        if name in seen:
+            advice = "" if deployment.name else "; give it a name of its own"
+            yield (
+                f"{path}.name" if deployment.name else path,
+                f"is called {name!r}, as deployments[{seen[name]}] is{advice}",
+            )
+        seen.setdefault(name, index)
+        if deployment.name and not _NAME.match(deployment.name):
+            yield f"{path}.name", "is no name: letters, digits and ._:@+- only, at most 128"
+        if deployment.provider and deployment.provider not in settings.providers:
+            hint = suggestion(deployment.provider, settings.providers)
+            yield f"{path}.provider", f"{deployment.provider!r} is not under providers{hint}"
+        price = deployment.price
+        if price is not None and price.input is None and price.output is None:
+            yield f"{path}.price", "lacks input and output; set at least one"
+
+
+def _policies(
+    settings: Settings, section: str, policies: Mapping[str, PolicySettings]
+) -> Iterator[Complaint]:
+    names = {deployment_name(deployment) for deployment in settings.deployments}
+    pattern, letters = (_MODEL_NAME, "._:@+/-") if section == "models" else (_NAME, "._:@+-")
+    for name, policy in policies.items():
+        path = f"{section}.{name}"
+        if not pattern.match(name) or name.startswith(_ROUTE_PREFIX):
+            yield path, f"is no name: letters, digits and {letters} only, at most 128"
+        for index, member in enumerate(policy.deployments):
+            if member and member not in names:
+                hint = suggestion(member, names)
+                yield (
+                    f"{path}.deployments[{index}]",
+                    f"{member!r} is not the name of a deployment{hint}",
+                )
+
+
+def _models(settings: Settings) -> Iterator[Complaint]:
+    """Each deployment answers under one public name, and no name means two things."""
+    owner: dict[str, str] = {}
+    for name, policy in settings.models.items():
+        for index, member in enumerate(policy.deployments):
+            if member and owner.setdefault(member, name) != name:
+                yield (
+                    f"models.{name}.deployments[{index}]",
+                    f"{member!r} is listed by models.{owner[member]} too; a deployment belongs to "
+                    "one model, list it in a route to use it under a second name",
+                )
+    for index, deployment in enumerate(settings.deployments):
+        name = deployment_name(deployment)
+        if name not in owner and deployment.model in settings.models:
+            yield (
+                f"deployments[{index}]",
+                f"no model lists {name!r}, so it would be public as {deployment.model!r}, which "
+                "models defines without it; list it there or under another model",
+            )
+
+
+def _keys(settings: Settings) -> Iterator[Complaint]:
+    for part, values in (
+        ("name", [key.name for key in settings.keys]),
+        ("hash", [key.hash for key in settings.keys]),
+    ):
+        for index, first in _repeats(values):
+            yield f"keys[{index}].{part}", f"is that of keys[{first}] too"
+
+
+def _repeats(values: Iterable[object]) -> Iterator[tuple[int, int]]:
+    """The place of every repeated value, with its first place; blanks do not count."""
+    seen: dict[object, int] = {}
+    for index, value in enumerate(values):
+        if value and seen.setdefault(value, index) != index:
+            yield index, seen[value]
+
+
+def _timings(settings: Settings) -> Iterator[Complaint]:
+    """Pairs of which the first may not exceed the second."""
+    for path, attempts in (
+        ("routing", settings.routing.attempts),
+        *((f"models.{name}", policy.attempts) for name, policy in settings.models.items()),
+        *((f"routes.{name}", policy.attempts) for name, policy in settings.routes.items()),
+    ):
+        base, most = attempts.backoff_base, attempts.backoff_max
+        if base is not None and most is not None and base > most:
+            yield f"{path}.attempts.backoff_base", f"is more than backoff_max, {most:g} s"
+    breaker = settings.routing.breaker
+    if breaker.default_cooldown > breaker.max_cooldown:
+        yield (
+            "routing.breaker.default_cooldown",
+            f"is more than max_cooldown, {breaker.max_cooldown:g} s",
+        )

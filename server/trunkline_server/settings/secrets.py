@@ -1,0 +1,94 @@
+"""Secrets, and the references by which a configuration names them."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from trunkline_server.settings.problems import InvalidValueError
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+# What can stand in an HTTP header: visible ASCII, spaces and tabs within.
+_HEADER_SAFE = re.compile(r"[!-~](?:[ \t!-~]*[!-~])?\Z")
+_MAX_BYTES = 64 * 1024
+
+
+class Secret:
+    """A value that must not be shown, and the reference it came from, which may be.
+
+    Its repr and str hide the value. Equal secrets have equal values and references.
+    """
+
+    __slots__ = ("_value", "reference")
+
+    def __init__(self, value: str, reference: str) -> None:
+        self._value = value
+        self.reference = reference
+
+    def reveal(self) -> str:
+        """The value itself."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return f"Secret({self.reference})"
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Secret)
+            and self._value == other._value
+            and self.reference == other.reference
+        )
+
+    def __hash__(self) -> int:
+        return hash((self._value, self.reference))
+
+    def __reduce__(self) -> str:
+        raise TypeError("a secret is not to be pickled")
+
+
+def is_reference(text: str) -> bool:
+    """Whether a text refers to a secret."""
+    return text.startswith(("env:", "file:"))
+
+
+def resolve_secret(reference: str, env: Mapping[str, str], base: Path) -> Secret:
+    """The secret that `env:NAME` or `file:PATH` names; a relative path starts at `base`.
+
+    Raises InvalidValueError, which never quotes a value: not what stands in place of a
+    reference, which may be the secret itself, and not what a file or a variable holds.
+    """
+    kind, _, name = reference.partition(":")
+    if kind == "env" and _VARIABLE.match(name):
+        if name not in env:
+            raise InvalidValueError(f"the environment variable {name} is not set; export {name}")
+        value = env[name]
+        what = f"the environment variable {name}"
+    elif kind == "file" and name:
+        value = _read(secret_path(reference, base))
+        what = f"the file {name}"
+    else:
+        raise InvalidValueError("is not a reference to a secret; write env:NAME or file:PATH")
+    value = value.strip()
+    if not value:
+        raise InvalidValueError(f"{what} is empty")
+    if not _HEADER_SAFE.match(value):
+        raise InvalidValueError(f"{what} holds characters that no header may hold")
+    return Secret(value, reference)
+
+
+def secret_path(reference: str, base: Path) -> Path:
+    """The file that a `file:` reference names."""
+    return base / Path(reference.removeprefix("file:")).expanduser()
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_BYTES + 1)
+        if len(data) > _MAX_BYTES:
+            raise InvalidValueError(f"the file {path} is larger than 64 KiB")
+        return data.decode()
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise InvalidValueError(f"the file {path} cannot be read: {reason}") from None
+    except UnicodeDecodeError:
+        raise InvalidValueError(f"the file {path} is not UTF-8 text") from None
