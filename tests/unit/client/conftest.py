@@ -1,0 +1,28 @@
+"""Fixtures: a scripted router on a socket, and either client connected to it."""
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from tests.unit.client.scripted import DRIVERS, ClientDriver, Served
+
+
+@pytest.fixture
+async def served() -> AsyncIterator[Served]:
+    async with Served() as served:
+        yield served
+
+
+@pytest.fixture(params=sorted(DRIVERS))
+async def connect(request: pytest.FixtureRequest) -> AsyncIterator[Callable[..., ClientDriver]]:
+    """Opens clients of one kind: connect(target, **options)."""
+    opened: list[ClientDriver] = []
+
+    def open_client(target: str, **options: Any) -> ClientDriver:
+        opened.append(DRIVERS[request.param](target, **options))
+        return opened[-1]
+
+    yield open_client
+    for client in opened:
+        await client.close()
