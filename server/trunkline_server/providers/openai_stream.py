@@ -185,7 +185,9 @@ class OpenAIStreamDecoder:
             self._close_detail(deltas)
             self._detail = ReasoningDetail(entry)
             text = self._detail.text
-        if text:
+        if self._detail.encrypted:
+            self._close_detail(deltas)  # Comes whole; nothing is to be waited for.
+        elif text:
             if self._detail_part is None:
                 self._detail_part = self._new_part()
             deltas.append(v1.StreamDelta(part_index=self._detail_part, reasoning=text))
