@@ -99,11 +99,13 @@ class AnthropicStreamDecoder:
         message = body["message"]
         if self._started:
             # Proxies repeat a whole opening, and splice a second answer into the first.
-            if message["id"] == self.response_id and not self._parts and not self._open:
+            if message["id"] == self.response_id and not (
+                self._parts or self._open or message["content"]
+            ):
                 return ()
             raise bad_response("a second message within a stream")
-        self.response_id = message["id"]
-        self.model = message["model"]
+        self.response_id = _text(message["id"])
+        self.model = _text(message["model"])
         self._started = True
         self._stop_reason = _stop_reason(message)
         self._take_counts(message.get("usage"))
@@ -139,8 +141,10 @@ class AnthropicStreamDecoder:
         # The arguments come as deltas; hosts that give them here give no deltas.
         block.empty = True
         block.input = content.get("input") or {}
-        call = v1.ToolCallDelta(id=content["id"], name=content["name"])
-        return [v1.StreamDelta(part_index=block.part_index, tool_call=call)]
+        delta = v1.StreamDelta(part_index=block.part_index)
+        delta.tool_call.id = content["id"]
+        delta.tool_call.name = content["name"]
+        return [delta]
 
     def _block_delta(self, body: dict[str, Any]) -> Sequence[v1.StreamDelta]:
         block = self._open[body["index"]]
@@ -226,10 +230,13 @@ class AnthropicStreamDecoder:
 
 
 def _stop_reason(fields: dict[str, Any]) -> str:
-    reason = fields.get("stop_reason") or ""
-    if not isinstance(reason, str):
-        raise TypeError("stop_reason is not text")
-    return reason
+    return _text(fields.get("stop_reason") or "")
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("not text")
+    return value
 
 
 _HANDLERS: Mapping[
