@@ -107,11 +107,10 @@ class Breaker:
             self._open(now, policy)
 
     def _fade(self, now: float, policy: BreakerPolicy) -> None:
-        if now > self._stamp:
-            kept = exp((self._stamp - now) / policy.ewma_seconds)
-            self._calls *= kept
-            self._failures *= kept
-            self._stamp = now
+        kept = exp((self._stamp - now) / policy.ewma_seconds)
+        self._calls *= kept
+        self._failures *= kept
+        self._stamp = now
 
     def _open(self, now: float, policy: BreakerPolicy) -> None:
         # Earlier openings are forgotten once it has stayed closed as long as it was open.

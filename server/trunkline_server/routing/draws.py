@@ -12,13 +12,13 @@ from trunkline_server.routing.query import Query
 from trunkline_server.routing.snapshot import Deployment
 
 # How many unfit members one decision may meet before it gives up on probing.
-PROBES = 32
+PROBES = 12
 
 # Strategies that score candidates score all of a pool up to this size, and of a larger one
-# a random sample: d choices. The best of 12 random candidates is, on average, better than
-# twelve thirteenths of the pool.
-SCORE_ALL = 16
-SAMPLE = 12
+# a random sample: d choices. The best of 8 random candidates is, on average, better than
+# eight ninths of the pool, and which it is changes from call to call, so no herd forms.
+SCORE_ALL = 12
+SAMPLE = 8
 
 
 @dataclass(slots=True)
@@ -97,49 +97,53 @@ def _first_left(gone: Sequence[int]) -> int:
     return len(gone)
 
 
-class Urn:
-    """The members of a case's pool, drawn with equal chances."""
-
-    __slots__ = ("_case", "_gone", "_members")
-
-    def __init__(self, case: Case) -> None:
-        self._members = case.pool.members
-        self._case = case
-        self._gone: list[int] = []
-
-    def draw(self) -> Deployment | None:
-        """Another fit member; None when none is left or the case's probes are used up."""
-        members, case, gone = self._members, self._case, self._gone
-        while len(gone) < len(members) and case.probes:
-            place = int(case.rng.random() * (len(members) - len(gone)))
-            for taken in gone:
-                if place < taken:
-                    break
-                place += 1
-            insort(gone, place)
-            row = members[place]
-            if row.slot not in case.unfit:
-                return row
+def draw_evenly(case: Case, number: int) -> list[Deployment]:
+    """Up to so many fit members of the case's pool, drawn with equal chances."""
+    members, unfit, chance = case.pool.members, case.unfit, case.rng.random
+    left = len(members)
+    drawn: list[Deployment] = []
+    gone: list[int] = []
+    while left and len(drawn) < number and case.probes:
+        place = int(chance() * left)
+        for taken in gone:
+            if place < taken:
+                break
+            place += 1
+        insort(gone, place)
+        left -= 1
+        row = members[place]
+        if row.slot in unfit:
             case.probes -= 1
-        return None
+        else:
+            drawn.append(row)
+    return drawn
 
 
-def field_of(case: Case) -> list[Deployment]:
-    """The fit members that a scoring strategy compares: all of a small pool, else a sample.
+def field_of(case: Case) -> list[int]:
+    """The places of the fit members that a scoring strategy compares.
 
-    When the sample holds fewer than are wanted, the case's probes are declared used up.
+    All of a small pool, else a sample. When the sample holds fewer than are wanted, the
+    case's probes are declared used up.
     """
-    members, unfit = case.pool.members, case.unfit
-    count = len(members)
+    slots, unfit = case.pool.slots, case.unfit
+    count = len(slots)
     if count <= max(SCORE_ALL, 4 * case.want):
-        return [row for row in members if row.slot not in unfit]
+        return [place for place, slot in enumerate(slots) if slot not in unfit]
     chance = case.rng.random
-    size = max(SAMPLE, 2 * case.want)
     # A dict drops the repeated ones and keeps the order of the draws.
-    places = dict.fromkeys([int(chance() * count) for _ in range(size)])
-    if len(places) < case.want:
-        places.update(dict.fromkeys(range(case.want)))
-    found = [row for row in map(members.__getitem__, places) if row.slot not in unfit]
+    sample = dict.fromkeys([int(chance() * count) for _ in range(max(SAMPLE, 2 * case.want))])
+    if len(sample) < case.want:
+        sample.update(dict.fromkeys(range(case.want)))
+    found = [place for place in sample if slots[place] not in unfit]
     if len(found) < case.want:
         case.probes = 0
     return found
+
+
+def best_first(places: Sequence[int], scores: Sequence[float], case: Case) -> list[Deployment]:
+    """The wanted number of members by score, the highest first; at random among equals."""
+    chance = case.rng.random
+    ranked = sorted(
+        [(-score, chance(), place) for score, place in zip(scores, places, strict=True)]
+    )
+    return [case.pool.members[place] for _, _, place in ranked[: case.want]]

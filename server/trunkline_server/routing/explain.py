@@ -38,7 +38,7 @@ def explain(
     others: list[Deployment] = []
     excluded: list[_Excluded] = []
     rules = rules_of(query, snapshot.built_at)
-    ceiling = TooSlow(query, health, now) if query.max_latency_ms > 0 else None
+    ceiling = TooSlow(query, health, health.blocked(now)) if query.max_latency_ms > 0 else None
     for _, row in in_scope(snapshot, query, chosen.route):
         if id(row) in planned:
             continue

@@ -6,7 +6,7 @@ a kilobyte each.
 """
 
 from array import array
-from collections.abc import Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 from heapq import heappop, heappush
 from math import ceil, exp
 
@@ -29,47 +29,63 @@ _TURNS = 4_096
 _DEFAULT_POLICY = BreakerPolicy()
 
 
-class _Fading:
-    """A mean whose samples fade with time, a peak that rises at once, and the last samples."""
+class _Samples:
+    """A mean whose samples fade with time, and the latest samples."""
 
-    __slots__ = ("mean", "peak", "recent", "seen", "stamp", "weight")
+    __slots__ = ("mean", "recent", "seen", "stamp", "weight")
 
     def __init__(self) -> None:
         self.mean = 0.0
         self.weight = 0.0
-        self.peak = 0.0
         self.stamp = 0.0
         self.recent = array("f")
         self.seen = 0
 
     def add(self, value: float, now: float, seconds: float) -> None:
-        kept = exp((self.stamp - now) / seconds) if now > self.stamp else 1.0
-        self.stamp = max(now, self.stamp)
-        self.weight = self.weight * kept + 1.0
+        self.weight = self.weight * exp((self.stamp - now) / seconds) + 1.0
         self.mean += (value - self.mean) / self.weight
-        self.peak = max(value, self.peak * kept + value * (1.0 - kept))
+        self.stamp = now
         if self.seen < _RING:
             self.recent.append(value)
         else:
             self.recent[self.seen % _RING] = value
         self.seen += 1
 
-    def raise_peak(self, value: float, now: float, seconds: float) -> None:
-        """A failure's duration: it can make the peak worse and nothing better."""
-        if self.peak_at(now, seconds) < value:
-            kept = exp((self.stamp - now) / seconds) if now > self.stamp else 1.0
-            self.weight *= kept
-            self.peak = value
-            self.stamp = max(now, self.stamp)
-
-    def peak_at(self, now: float, seconds: float) -> float:
-        return self.peak * exp((self.stamp - now) / seconds) if now > self.stamp else self.peak
-
     def percentile(self, q: float) -> float | None:
         count = len(self.recent)
         if count < _MIN_SAMPLES:
             return None
         return sorted(self.recent)[min(max(ceil(q * count), 1), count) - 1]
+
+
+class _Peaks:
+    """By slot, a figure that rises at once to a higher sample and falls back with time.
+
+    Without samples it falls towards nothing: who was slow once is tried again. Flat arrays,
+    because decisions read random slots of large tables. 0 means unmeasured.
+    """
+
+    __slots__ = ("stamps", "values")
+
+    def __init__(self, slots: int) -> None:
+        self.values = array("d", bytes(8 * slots))
+        self.stamps = array("d", bytes(8 * slots))
+
+    def add(self, slot: int, value: float, now: float, seconds: float) -> None:
+        kept = exp((self.stamps[slot] - now) / seconds)
+        self.values[slot] = max(value, self.values[slot] * kept + value * (1.0 - kept))
+        self.stamps[slot] = now
+
+    def raise_to(self, slot: int, value: float, now: float, seconds: float) -> None:
+        """A failure's duration: it can make a measured figure worse and nothing better."""
+        known = self.values[slot]
+        if known and known * exp((self.stamps[slot] - now) / seconds) < value:
+            self.values[slot] = value
+            self.stamps[slot] = now
+
+    def copy(self, slot: int, other: "_Peaks", other_slot: int) -> None:
+        self.values[slot] = other.values[other_slot]
+        self.stamps[slot] = other.stamps[other_slot]
 
 
 class _Row:
@@ -82,7 +98,6 @@ class _Row:
         "first_token",
         "good",
         "home",
-        "in_flight",
         "latency",
         "scheduled",
         "slot",
@@ -95,9 +110,8 @@ class _Row:
         self.breaker = Breaker()
         self.cooldown_until = 0.0
         self.scheduled = False  # Whether an entry of home's agenda names it.
-        self.in_flight = 0
-        self.latency: _Fading | None = None
-        self.first_token: _Fading | None = None
+        self.latency: _Samples | None = None
+        self.first_token: _Samples | None = None
         self.calls = 0.0  # Both fade with time since stamp.
         self.good = 0.0
         self.stamp = 0.0
@@ -109,13 +123,10 @@ class _Row:
         return max(self.cooldown_until, self.breaker.open_until)
 
     def count(self, good: float, now: float, seconds: float) -> None:
-        if now > self.stamp:
-            kept = exp((self.stamp - now) / seconds)
-            self.calls *= kept
-            self.good *= kept
-            self.stamp = now
-        self.calls += 1.0
-        self.good += good
+        kept = exp((self.stamp - now) / seconds)
+        self.calls = self.calls * kept + 1.0
+        self.good = self.good * kept + good
+        self.stamp = now
 
 
 class HealthTable:
@@ -138,7 +149,11 @@ class HealthTable:
         self.epoch = 0
         self._names = tuple(names)
         self._rows: list[_Row | None] = [None] * len(self._names)
+        self._busy = array("q", bytes(8 * len(self._names)))  # Calls in flight.
+        self._latencies = _Peaks(len(self._names))
+        self._first_tokens = _Peaks(len(self._names))
         self._blocked: set[int] = set()
+        self._flawed: set[int] = set()  # Those that ever failed.
         self._agenda: list[tuple[float, int]] = []  # (when to look again, slot), a heap.
         self._turns: Lru[object, int] = Lru(_TURNS)
         if len(set(self._names)) != len(self._names):
@@ -153,10 +168,15 @@ class HealthTable:
             row = rows.get(name)
             if row is None:
                 continue
-            blocked = row.slot in row.home._blocked
-            self._rows[slot] = row
+            old, old_slot = row.home, row.slot
             row.home, row.slot, row.scheduled = self, slot, False
-            if blocked:
+            self._rows[slot] = row
+            self._busy[slot] = old._busy[old_slot]
+            self._latencies.copy(slot, old._latencies, old_slot)
+            self._first_tokens.copy(slot, old._first_tokens, old_slot)
+            if old_slot in old._flawed:
+                self._flawed.add(slot)
+            if old_slot in old._blocked:
                 self._blocked.add(slot)
                 self._schedule(row)
 
@@ -165,7 +185,7 @@ class HealthTable:
     def begin(self, slot: int, now: float) -> None:
         """A call begins: one more in flight; it takes a half-open place."""
         row = self._row(slot)
-        row.in_flight += 1
+        row.home._busy[row.slot] += 1
         if not row.breaker.is_closed:
             row.breaker.begin(now)
             row.home._settle(row, now)
@@ -176,15 +196,17 @@ class HealthTable:
         """A call succeeded, after `latency` seconds; for streams also to the first token."""
         row = self._row(slot)
         policy = self.policy
-        row.in_flight = max(row.in_flight - 1, 0)
+        row.home._release(row.slot)
         row.count(1.0, now, policy.ewma_seconds)
         if row.latency is None:
-            row.latency = _Fading()
+            row.latency = _Samples()
         row.latency.add(latency, now, policy.ewma_seconds)
+        row.home._latencies.add(row.slot, latency, now, policy.ewma_seconds)
         if first_token is not None:
             if row.first_token is None:
-                row.first_token = _Fading()
+                row.first_token = _Samples()
             row.first_token.add(first_token, now, policy.ewma_seconds)
+            row.home._first_tokens.add(row.slot, first_token, now, policy.ewma_seconds)
         was_closed = row.breaker.is_closed
         row.breaker.succeed(now, policy)
         if not was_closed:
@@ -206,10 +228,11 @@ class HealthTable:
         """
         row = self._row(slot)
         policy = self.policy
-        row.in_flight = max(row.in_flight - 1, 0)
+        row.home._release(row.slot)
         row.count(0.0, now, policy.ewma_seconds)
-        if latency is not None and row.latency is not None:
-            row.latency.raise_peak(latency, now, policy.ewma_seconds)
+        row.home._flawed.add(row.slot)
+        if latency is not None:
+            row.home._latencies.raise_to(row.slot, latency, now, policy.ewma_seconds)
         if cooldown:
             pause = policy.default_cooldown if retry_after is None else retry_after
             until = now + min(max(pause, 0.0), policy.max_cooldown)
@@ -220,7 +243,7 @@ class HealthTable:
     def neutral(self, slot: int, now: float) -> None:
         """A call ended without a verdict: cancelled, or wrong in itself."""
         row = self._row(slot)
-        row.in_flight = max(row.in_flight - 1, 0)
+        row.home._release(row.slot)
         if not row.breaker.is_closed:
             row.breaker.neutral(now)
             row.home._settle(row, now)
@@ -281,29 +304,41 @@ class HealthTable:
         called is slowly forgiven.
         """
         row = self._rows[slot]
-        if row is None or not row.calls:
+        if row is None or slot not in self._flawed:
             return 1.0
-        kept = 1.0
-        if now is not None and now > row.stamp:
-            kept = exp((row.stamp - now) / self.policy.ewma_seconds)
+        kept = 1.0 if now is None else exp((row.stamp - now) / self.policy.ewma_seconds)
         return (row.good * kept + 1.0) / (row.calls * kept + 1.0)
 
-    def in_flight(self, slot: int) -> int:
-        row = self._rows[slot]
-        return 0 if row is None else row.in_flight
+    def success_rates(self, slots: Iterable[int], now: float) -> list[float]:
+        """The success rates of many, as `success_rate` gives them."""
+        flawed = self._flawed
+        return [self.success_rate(slot, now) if slot in flawed else 1.0 for slot in slots]
 
-    def load(self, slot: int, now: float, stream: bool = False) -> float:
-        """What one more call may expect, in seconds, for comparison: the peak-sensitive
-        latency (to the first token for streams, where measured) times the calls in flight
-        and itself. 0 for one that is neither measured nor being measured.
+    def in_flight(self, slot: int) -> int:
+        return self._busy[slot]
+
+    def loads(self, slots: Iterable[int], now: float, stream: bool = False) -> list[float]:
+        """What one more call at each may expect, in seconds, for comparison.
+
+        That is the peak-sensitive latency (to the first token for streams, where measured)
+        times the calls in flight and itself; 0 for one neither measured nor being measured.
         """
-        row = self._rows[slot]
-        if row is None:
-            return 0.0
-        known = (row.first_token if stream else None) or row.latency
-        if known is None:
-            return _UNMEASURED * row.in_flight
-        return known.peak_at(now, self.policy.ewma_seconds) * (row.in_flight + 1)
+        seconds, busy = self.policy.ewma_seconds, self._busy
+        values, stamps = self._latencies.values, self._latencies.stamps
+        if stream:
+            first = self._first_tokens
+            return [
+                first.values[slot] * exp((first.stamps[slot] - now) / seconds) * (busy[slot] + 1)
+                if first.values[slot]
+                else self.loads((slot,), now)[0]
+                for slot in slots
+            ]
+        return [
+            value * exp((stamps[slot] - now) / seconds) * (busy[slot] + 1)
+            if (value := values[slot])
+            else _UNMEASURED * busy[slot]
+            for slot in slots
+        ]
 
     def latency_percentile(self, slot: int, q: float, *, first_token: bool = False) -> float | None:
         """The q-quantile (0 to 1) of the last 64 latencies; None below 20 samples."""
@@ -314,6 +349,10 @@ class HealthTable:
         return None if known is None else known.percentile(q)
 
     # Upkeep.
+
+    def _release(self, slot: int) -> None:
+        if self._busy[slot]:
+            self._busy[slot] -= 1
 
     def _row(self, slot: int) -> _Row:
         row = self._rows[slot]

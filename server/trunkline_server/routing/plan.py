@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from trunkline import v1
 from trunkline_server.errors import TrunklineError
-from trunkline_server.routing.draws import Case
+from trunkline_server.routing.draws import PROBES, Case
 from trunkline_server.routing.explain import decision, explain
 from trunkline_server.routing.health import HealthTable
 from trunkline_server.routing.pools import Pool, TooSlow, pool_of
@@ -19,6 +19,9 @@ from trunkline_server.routing.snapshot import Deployment, Route, Snapshot
 from trunkline_server.routing.strategies import STRATEGIES
 
 __all__ = ["Plan", "decision", "explain", "plan"]
+
+# When more than this share of a pool may be unavailable, probing for the others is in vain.
+_MOSTLY = 0.9
 
 # Of so many unavailable ones the least bad is sought; of more, among a random sample.
 _LEAST_BAD_OF = 64
@@ -63,27 +66,26 @@ def plan(
         _raise_none_eligible(pool, query, 0)
     route = pool.route
     strategy = query.strategy or route.strategy or v1.STRATEGY_PRIORITY
-    ceiling = TooSlow(query, health, now) if query.max_latency_ms > 0 else None
+    choose = STRATEGIES[strategy].choose
+    want = 1 if query.no_fallback else route.max_targets
+    blocked = health.blocked(now)
+    ceiling = TooSlow(query, health, blocked) if query.max_latency_ms > 0 else None
     case = Case(
-        pool,
-        query,
-        health,
-        now,
-        rng,
-        want=1 if query.no_fallback else route.max_targets,
-        unfit=health.blocked(now) if ceiling is None else ceiling,
-        take_turn=not dry_run,
+        pool, query, health, now, rng, want, blocked if ceiling is None else ceiling, not dry_run
     )
-    targets: Sequence[Deployment] = STRATEGIES[strategy].choose(case)
-    forced = False
+    targets: Sequence[Deployment] = ()
+    if len(blocked) < _MOSTLY * len(pool.members):
+        targets = choose(case)
+    else:
+        case.probes = 0
     if not case.probes:
-        # Many members are unavailable: leave them out for good and choose again.
-        live = pool.live(health, now) if ceiling is None else pool.without(ceiling)
-        case = Case(live, query, health, now, rng, case.want, _NONE, not dry_run)
-        targets = STRATEGIES[strategy].choose(case) if live.members else ()
+        # Too many members are unfit: choose from those alone that are not.
+        case.pool = pool.live(health, now) if ceiling is None else pool.without(ceiling)
+        case.unfit, case.probes = _NONE, PROBES
+        targets = choose(case) if case.pool.members else ()
+    forced = not targets
     if not targets:
         targets = _least_bad(pool, case, ceiling)
-        forced = True
     return Plan(route, strategy, tuple(targets), pool.considered, forced)
 
 

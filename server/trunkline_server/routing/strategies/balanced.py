@@ -2,20 +2,31 @@
 
 Cost and latency are measured against the best of the candidates compared: half the score at
 twice the best. An unpriced candidate scores 0 for cost; an unmeasured one 1 for latency, so
-that it is measured. Exact for pools of up to 16; beyond, the best of a random sample of 12.
+that it is measured. Exact for pools of up to 12; beyond, the best of a random sample of 8.
 """
 
+from array import array
 from collections.abc import Mapping, Sequence
+from math import inf
+from typing import NamedTuple
 
-from trunkline_server.routing.draws import Case, field_of
+from trunkline_server.routing.costs import Tariffs, sizes
+from trunkline_server.routing.draws import Case, best_first, field_of
 from trunkline_server.routing.pools import Pool
 from trunkline_server.routing.snapshot import Deployment, Route
-from trunkline_server.routing.strategies.base import Direct
-from trunkline_server.routing.strategies.highest_availability import best_first
-from trunkline_server.routing.strategies.lowest_cost import sizes
+from trunkline_server.routing.strategies.base import Strategy
 
 
-class Balanced(Direct):
+class _Ready(NamedTuple):
+    """What scoring reads of some deployments, side by side and by their places."""
+
+    weights: tuple[float, float, float, float]
+    tariffs: Tariffs
+    slots: "array[int]"
+    qualities: "array[float]"
+
+
+class Balanced(Strategy[_Ready]):
     def counts(self, route: Route, /) -> Mapping[str, float]:
         balance = route.balance
         return {
@@ -25,26 +36,43 @@ class Balanced(Direct):
             "quality": balance.quality,
         }
 
-    def pick(self, ready: Pool, case: Case, /) -> list[Deployment]:
-        field = field_of(case)
-        return best_first(field, self.scores(field, case), case)
+    def prepare(self, pool: Pool) -> _Ready:
+        return _ready(pool, pool.members)
+
+    def pick(self, ready: _Ready, case: Case, /) -> list[Deployment]:
+        places = field_of(case)
+        return best_first(places, _scores(ready, places, case), case) if places else []
 
     def scores(self, members: Sequence[Deployment], case: Case, /) -> list[float]:
-        pool, health, now = case.pool, case.health, case.now
-        balance = pool.route.balance
-        inputs, outputs = sizes(case)
-        at, stream = pool.priced_at, case.query.stream
-        costs = [
-            None if row.price is None else row.price.estimate(inputs, outputs, at)
-            for row in members
-        ]
-        loads = [health.load(row.slot, now, stream) for row in members]
-        cheapest = min([cost for cost in costs if cost is not None], default=0)
-        quickest = min([load for load in loads if load], default=0.0)
-        return [
-            (0.0 if cost is None else balance.cost * (cheapest / cost if cost else 1.0))
-            + balance.latency * (quickest / load if load else 1.0)
-            + balance.availability * health.success_rate(row.slot, now)
-            + balance.quality * row.quality
-            for row, cost, load in zip(members, costs, loads, strict=True)
-        ]
+        return _scores(_ready(case.pool, members), range(len(members)), case) if members else []
+
+
+def _ready(pool: Pool, members: Sequence[Deployment]) -> _Ready:
+    balance = pool.route.balance
+    return _Ready(
+        (balance.cost, balance.latency, balance.availability, balance.quality),
+        Tariffs(members, pool.priced_at),
+        array("q", [row.slot for row in members]),
+        array("d", [row.quality for row in members]),
+    )
+
+
+def _scores(ready: _Ready, places: Sequence[int], case: Case) -> list[float]:
+    by_cost, by_latency, by_rate, by_quality = ready.weights
+    health, now = case.health, case.now
+    slots = [ready.slots[place] for place in places]
+    qualities = [ready.qualities[place] for place in places]
+    costs = ready.tariffs.costs(places, *sizes(case))
+    loads = health.loads(slots, now, case.query.stream)
+    rates = health.success_rates(slots, now)
+    cheapest = by_cost * min(costs)
+    if cheapest == inf:  # No candidate has a price.
+        cheapest = 0.0
+    quickest = by_latency * min(filter(None, loads), default=0.0)
+    return [
+        (cheapest / cost if cost else by_cost)
+        + (quickest / load if load else by_latency)
+        + by_rate * rate
+        + by_quality * quality
+        for cost, load, rate, quality in zip(costs, loads, rates, qualities, strict=True)
+    ]

@@ -7,7 +7,7 @@ place in the plan. Unmeasured deployments win, so that they are measured.
 
 from collections.abc import Mapping, Sequence
 
-from trunkline_server.routing.draws import Case, Urn
+from trunkline_server.routing.draws import Case, draw_evenly
 from trunkline_server.routing.pools import Pool
 from trunkline_server.routing.snapshot import Deployment, Route
 from trunkline_server.routing.strategies.base import Direct
@@ -17,25 +17,23 @@ class LeastLatency(Direct):
     def counts(self, _route: Route, /) -> Mapping[str, float]:
         return {"latency": 1.0, "in_flight": 1.0}
 
-    def pick(self, ready: Pool, case: Case, /) -> list[Deployment]:
-        urn = Urn(case)
-        load, now, stream = case.health.load, case.now, case.query.stream
+    def pick(self, _ready: Pool, case: Case, /) -> list[Deployment]:
+        drawn = draw_evenly(case, case.want + 1)
+        if not drawn:
+            return drawn
+        loads = case.health.loads([row.slot for row in drawn], case.now, case.query.stream)
         picks: list[Deployment] = []
-        best = urn.draw()
-        best_load = load(best.slot, now, stream) if best is not None else 0.0
-        while best is not None and len(picks) < case.want:
-            other = urn.draw()
-            if other is None:
-                picks.append(best)
-                break
-            other_load = load(other.slot, now, stream)
-            if other_load < best_load:
+        best, best_load = drawn[0], loads[0]
+        for other, load in zip(drawn[1:], loads[1:], strict=True):
+            if load < best_load:
                 picks.append(other)
             else:
                 picks.append(best)
-                best, best_load = other, other_load
+                best, best_load = other, load
+        if len(picks) < case.want:
+            picks.append(best)
         return picks
 
     def scores(self, members: Sequence[Deployment], case: Case, /) -> list[float]:
-        load, now, stream = case.health.load, case.now, case.query.stream
-        return [-1000.0 * load(row.slot, now, stream) for row in members]
+        loads = case.health.loads([row.slot for row in members], case.now, case.query.stream)
+        return [-1000.0 * load for load in loads]

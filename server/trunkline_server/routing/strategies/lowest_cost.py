@@ -10,11 +10,11 @@ Only when more than 64 different prices lie within one class's margin of the che
 per cent) can a cheaper one be missed, and then by no more than that margin.
 """
 
-from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from heapq import heappop, heappush, nsmallest
 from itertools import count
 
+from trunkline_server.routing.costs import Tariffs, sizes
 from trunkline_server.routing.draws import Case, Lottery
 from trunkline_server.routing.lru import Lru
 from trunkline_server.routing.pools import Pool
@@ -22,36 +22,27 @@ from trunkline_server.routing.pricing import Price
 from trunkline_server.routing.snapshot import Deployment, Route
 from trunkline_server.routing.strategies.base import Strategy
 
-# The cost below which no deployment is, for one whose price is not known.
-UNPRICED = -float(2**63)
-
-# A request of unknown size is compared as one of an ordinary mix.
-_ORDINARY = (1_000, 250)
+# The score of what has no price: below every other.
+_UNPRICED = -float(2**63)
 
 _CLASSES = 64  # Of the share of output in all tokens.
+# What floating-point sums may be wrong by, and estimates by being rounded.
+_SAFE = 1.0 - 1e-6
+
 _KEPT = 64  # Groups kept of each order.
 _ORDERS = 512  # Orders kept for each pool.
-_MANY = 10**9  # Tokens: so many that rounding to nanos does not matter.
 
 # One group in an order: the least that a token can cost in nanos, the price, its members.
 _Entry = tuple[float, Price, Lottery]
 
 
-def sizes(case: Case) -> tuple[int, int]:
-    """Input and output tokens to estimate with."""
-    query = case.query
-    if query.input_tokens or query.output_tokens:
-        return query.input_tokens, query.output_tokens
-    return _ORDINARY
-
-
 class CostOrder:
     """The groups of a pool by price, and their orders by class of request."""
 
-    __slots__ = ("at", "groups", "orders", "starts", "unpriced")
+    __slots__ = ("groups", "orders", "tariffs", "unpriced")
 
     def __init__(self, pool: Pool) -> None:
-        self.at = pool.priced_at
+        self.tariffs = Tariffs(pool.members, pool.priced_at)
         by_price: dict[Price, list[Deployment]] = {}
         unpriced: list[Deployment] = []
         for row in pool.members:
@@ -61,20 +52,11 @@ class CostOrder:
                 by_price.setdefault(row.price, []).append(row)
         self.groups = [(price, Lottery(rows)) for price, rows in by_price.items()]
         self.unpriced = Lottery(unpriced)
-        # Where some price changes with the size of the input.
-        self.starts = sorted(
-            {
-                tier.above
-                for price in by_price
-                for version in price.versions
-                for tier in version.tiers
-            }
-        )
         self.orders: Lru[tuple[int, int], list[_Entry]] = Lru(_ORDERS)
 
     def order(self, inputs: int, outputs: int) -> list[_Entry]:
         """The groups that can be the cheapest for such a request, by their least cost."""
-        band = bisect_left(self.starts, inputs)
+        band = self.tariffs.band(inputs)
         share = outputs * _CLASSES // (inputs + outputs)
         order = self.orders.get((band, share))
         if order is None:
@@ -83,20 +65,15 @@ class CostOrder:
         return order
 
     def _make_order(self, band: int, share: int) -> list[_Entry]:
-        low = self.starts[band - 1] + 1 if band else 0
-        high = self.starts[band] if band < len(self.starts) else low + _MANY
         entries: list[_Entry] = []
         for price, lottery in self.groups:
-            nothing = price.estimate(low, 0, self.at)
-            per_output = (price.estimate(low, _MANY, self.at) - nothing - 1) / _MANY
-            # Estimates are rounded up, so a slope may come out too steep by one nano.
-            rise = price.estimate(high, 0, self.at) - nothing - 1
-            per_input = rise / (high - low) if high > low else 0.0
+            line = self.tariffs.line(price, band)
+            per_input = line.per_input - line.slack
             least = min(
-                per_input + (per_output - per_input) * edge / _CLASSES
+                per_input + (line.per_output - per_input) * edge / _CLASSES
                 for edge in (share, share + 1)
             )
-            entries.append((max(least, 0.0) * (1.0 - 1e-9), price, lottery))
+            entries.append((max(least, 0.0) * _SAFE, price, lottery))
         return nsmallest(_KEPT, entries, key=lambda entry: entry[0])
 
 
@@ -110,7 +87,7 @@ class LowestCost(Strategy[CostOrder]):
     def pick(self, ready: CostOrder, case: Case, /) -> list[Deployment]:
         inputs, outputs = sizes(case)
         order = ready.order(inputs, outputs)
-        tokens, at = inputs + outputs, ready.at
+        tokens, at = inputs + outputs, ready.tariffs.at
         picks: list[Deployment] = []
         close: list[tuple[int, int, Lottery]] = []  # Estimated groups, a heap.
         serial = count()
@@ -130,7 +107,7 @@ class LowestCost(Strategy[CostOrder]):
     def scores(self, members: Sequence[Deployment], case: Case, /) -> list[float]:
         inputs, outputs = sizes(case)
         return [
-            UNPRICED
+            _UNPRICED
             if row.price is None
             else -float(row.price.estimate(inputs, outputs, case.pool.priced_at))
             for row in members
