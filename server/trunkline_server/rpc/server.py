@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
@@ -22,7 +22,7 @@ class TlsMaterial:
     """PEM bytes. `client_ca` empty means that clients show no certificate."""
 
     certificate: bytes
-    key: bytes
+    key: bytes = field(repr=False)
     client_ca: bytes = b""
     require_client_certificate: bool = False
 
@@ -40,6 +40,7 @@ class ServerOptions:
     keepalive_timeout: float
     min_ping_interval: float
     reuse_port: bool = False
+    reflection: bool = True
 
     def channel_arguments(self) -> list[tuple[str, int]]:
         """The same as gRPC core names it."""
@@ -89,7 +90,8 @@ class RpcServer:
             "grpc.channelz.v1.Channelz",
             reflection.SERVICE_NAME,
         )
-        reflection.enable_server_reflection(names, self._server)
+        if options.reflection:
+            reflection.enable_server_reflection(names, self._server)
 
     async def start(self, address: str) -> int:
         """Listens on host:port and serves; returns the port. Raises OSError if it cannot."""
@@ -124,7 +126,7 @@ def _credentials(tls: Callable[[], TlsMaterial]) -> grpc.ServerCredentials:
     def renewed() -> Any:
         nonlocal latest
         current = tls()
-        if current is latest:
+        if current == latest:
             return None
         latest = current
         return _configuration(current)

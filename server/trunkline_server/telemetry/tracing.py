@@ -28,9 +28,23 @@ _TRACE_ID_BITS = 64
 _SAMPLED = 0x01
 
 
-def tracer_provider(processor: SpanProcessor) -> TracerProvider:
+def otlp_processor(endpoint: str, headers: Mapping[str, str]) -> SpanProcessor:
+    """Sends spans in batches, from a thread of its own, by OTLP over gRPC.
+
+    `endpoint` is an http or https URL; http sends in plain text.
+    """
+    # Imported only by those who trace: it takes as long as the rest of the start.
+    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (  # noqa: PLC0415
+        OTLPSpanExporter,
+    )
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+
+    return BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint, headers=dict(headers)))
+
+
+def tracer_provider(processor: SpanProcessor, service_name: str = "trunkline") -> TracerProvider:
     """A provider that hands every span to `processor`; sampling is decided before."""
-    provider = TracerProvider(resource=Resource.create({"service.name": "trunkline"}))
+    provider = TracerProvider(resource=Resource.create({"service.name": service_name}))
     provider.add_span_processor(processor)
     return provider
 

@@ -83,10 +83,13 @@ class Supervisor:
     def stop(self) -> None:
         """Asks every worker to drain and exit."""
         self._stopping.set()
-        self.signal(signal.SIGTERM)
+        self._signal(signal.SIGTERM)
 
-    def signal(self, number: signal.Signals) -> None:
-        """Passes a signal on to every worker."""
+    def hang_up(self) -> None:
+        """Asks every worker to read its configuration again."""
+        self._signal(signal.SIGHUP)
+
+    def _signal(self, number: signal.Signals) -> None:
         for slot in self._slots:
             if slot.process is not None and slot.process.returncode is None:
                 slot.process.send_signal(number)

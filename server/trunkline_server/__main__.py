@@ -1,0 +1,123 @@
+"""The command line: `trunkline serve`, `check`, `call`, `hash-key`."""
+
+import argparse
+import hashlib
+import secrets
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from trunkline_server.app.tuning import tune_grpc
+
+# Before anything imports grpc.
+tune_grpc()
+
+from trunkline_server.app.sources import SIMULATOR_ADDRESS, Overrides  # noqa: E402
+from trunkline_server.settings import ConfigError  # noqa: E402
+
+# The exit code for wrong usage and wrong configuration; 1 is for what fails later.
+USAGE = 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    if arguments[:1] == ["call"]:
+        # The client's own command line, which needs nothing of the server.
+        from trunkline.cli import call  # noqa: PLC0415
+
+        return call(arguments[1:])
+    parsed = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = parsed.command
+    try:
+        return command(parsed)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return USAGE
+    except OSError as error:
+        print(f"trunkline: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="trunkline", description="A gRPC router for language-model traffic."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    serve = commands.add_parser("serve", help="serve until told to stop")
+    _serving_options(serve)
+    serve.set_defaults(command=_serve)
+    # What the supervisor runs: serve, as one of several that share the port.
+    worker = commands.add_parser("worker")
+    _serving_options(worker)
+    worker.set_defaults(command=_worker)
+    check = commands.add_parser("check", help="check a configuration file, and sum it up")
+    check.add_argument("config", type=Path, metavar="CONFIG")
+    check.set_defaults(command=_check)
+    hash_key = commands.add_parser(
+        "hash-key", help="make a key for a caller, or hash one given on standard input"
+    )
+    hash_key.add_argument("--stdin", action="store_true", help="hash the line on standard input")
+    hash_key.set_defaults(command=_hash_key)
+    commands.add_parser("call", help="make one call, as a quick try", add_help=False)
+    return parser
+
+
+def _serving_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, metavar="FILE", help="the configuration file")
+    parser.add_argument("--listen", metavar="HOST:PORT", help="where gRPC listens")
+    parser.add_argument("--ops-listen", metavar="HOST:PORT", help="where metrics are served")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes that share the port")
+    parser.add_argument(
+        "--simulator-listen",
+        default=SIMULATOR_ADDRESS,
+        metavar="HOST:PORT",
+        help="where the simulated providers listen, when they are used (default: %(default)s)",
+    )
+
+
+def _overrides(parsed: argparse.Namespace) -> Overrides:
+    return Overrides(
+        config=parsed.config,
+        listen=parsed.listen,
+        ops_listen=parsed.ops_listen,
+        workers=parsed.workers,
+        simulator_listen=parsed.simulator_listen,
+    )
+
+
+def _serve(parsed: argparse.Namespace) -> int:
+    from trunkline_server.app.serve import serve  # noqa: PLC0415 - half a second of imports
+
+    return serve(_overrides(parsed))
+
+
+def _worker(parsed: argparse.Namespace) -> int:
+    from trunkline_server.app.serve import serve_as_worker  # noqa: PLC0415 - as above
+
+    return serve_as_worker(_overrides(parsed))
+
+
+def _check(parsed: argparse.Namespace) -> int:
+    from trunkline_server.catalogue.check import check  # noqa: PLC0415 - as above
+
+    print(check(parsed.config))
+    return 0
+
+
+def _hash_key(parsed: argparse.Namespace) -> int:
+    """Prints the hash for the configuration, and the key itself if it was made here."""
+    if parsed.stdin:
+        key = sys.stdin.readline().strip()
+        if not key:
+            print("trunkline: no key on standard input", file=sys.stderr)
+            return USAGE
+    else:
+        key = f"tk_{secrets.token_urlsafe(32)}"
+        print(f"key:  {key}  (give it to the caller; it is shown only now)")
+    print(f"hash: sha256:{hashlib.sha256(key.encode()).hexdigest()}  (for the configuration)")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

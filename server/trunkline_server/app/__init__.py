@@ -1,0 +1,1 @@
+"""The composition root: builds, wires, runs and closes everything."""

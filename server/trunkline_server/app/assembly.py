@@ -1,0 +1,115 @@
+"""From settings to the parts they describe."""
+
+from collections.abc import Callable, Iterable
+
+from trunkline_server.catalogue.compile import compile_snapshot
+from trunkline_server.catalogue.prices import PriceBook
+from trunkline_server.clock import Clock
+from trunkline_server.engine.ports import Observer
+from trunkline_server.engine.table import Endpoint, Table
+from trunkline_server.governance.keys import Key, KeyRing
+from trunkline_server.providers.dialects import DIALECTS
+from trunkline_server.routing.health import BreakerPolicy, HealthTable
+from trunkline_server.rpc.server import ServerOptions, TlsMaterial
+from trunkline_server.settings import (
+    BreakerSettings,
+    KeySettings,
+    ServerSettings,
+    Settings,
+    TelemetrySettings,
+    TlsSettings,
+)
+from trunkline_server.telemetry.logs import CallLog
+from trunkline_server.telemetry.metrics import CallMetrics, Metrics
+from trunkline_server.telemetry.observers import Observers
+from trunkline_server.telemetry.tracing import CallTracer, otlp_processor, tracer_provider
+
+
+def build_table(
+    settings: Settings, book: PriceBook, now: float, previous: HealthTable | None
+) -> Table:
+    """The routing table of a configuration, its prices those of `now` in Unix seconds.
+
+    Deployments that were there before keep the health of `previous`.
+    """
+    compiled = compile_snapshot(settings, book, now=now)
+    endpoints = {
+        name: Endpoint(
+            provider=name,
+            codec=DIALECTS[endpoint.dialect],
+            base_url=endpoint.base_url,
+            headers=endpoint.headers,
+            flags=endpoint.flags,
+            secrets=endpoint.secrets,
+            connect_timeout=endpoint.connect_timeout,
+            header_timeout=endpoint.header_timeout,
+            max_body_bytes=settings.server.max_response_bytes,
+        )
+        for name, endpoint in compiled.endpoints.items()
+    }
+    health = HealthTable(compiled.health_names, breaker_policy(settings.routing.breaker), previous)
+    return Table(compiled.snapshot, endpoints, health)
+
+
+def breaker_policy(breaker: BreakerSettings) -> BreakerPolicy:
+    """The breaker's policy in the routing core's words."""
+    return BreakerPolicy(
+        consecutive_failures=breaker.consecutive_failures,
+        error_rate=breaker.error_rate,
+        min_calls=breaker.min_calls,
+        open_seconds=breaker.open_time,
+        half_open_calls=breaker.half_open_calls,
+        ewma_seconds=breaker.averaging_time,
+        default_cooldown=breaker.default_cooldown,
+        max_cooldown=breaker.max_cooldown,
+    )
+
+
+def build_keys(keys: Iterable[KeySettings]) -> KeyRing:
+    """The keys that callers may show."""
+    return KeyRing(Key(key.name, key.hash, key.models, key.routes, key.expires) for key in keys)
+
+
+def build_observer(
+    telemetry: TelemetrySettings, metrics: Metrics, clock: Clock
+) -> tuple[Observer, Callable[[], None]]:
+    """What watches calls, and how to flush and close it."""
+    observers: list[Observer] = [CallMetrics(metrics), CallLog(telemetry.log_level)]
+    if not telemetry.otlp_endpoint:
+        return Observers(observers), lambda: None
+    headers = {
+        name: value if isinstance(value, str) else value.reveal()
+        for name, value in telemetry.otlp_headers.items()
+    }
+    provider = tracer_provider(
+        otlp_processor(telemetry.otlp_endpoint, headers), telemetry.service_name
+    )
+    # First, so that the others see the span's own trace context.
+    observers.insert(0, CallTracer(provider, clock, telemetry.trace_ratio))
+    return Observers(observers), provider.shutdown
+
+
+def server_options(server: ServerSettings) -> ServerOptions:
+    """The transport's bounds and times."""
+    return ServerOptions(
+        max_request_bytes=server.max_request_bytes,
+        max_response_bytes=server.max_response_bytes,
+        max_metadata_bytes=server.max_metadata_bytes,
+        max_connection_age=server.max_connection_age,
+        max_connection_age_grace=server.max_connection_age_grace,
+        keepalive_time=server.keepalive_time,
+        keepalive_timeout=server.keepalive_timeout,
+        min_ping_interval=server.min_ping_interval,
+        reuse_port=server.workers > 1,
+        reflection=server.reflection,
+    )
+
+
+def read_tls(tls: TlsSettings) -> TlsMaterial:
+    """The certificate, key and authorities as they are on disk now. Raises OSError."""
+    return TlsMaterial(
+        certificate=tls.cert.read_bytes(),
+        key=tls.key.read_bytes(),
+        client_ca=tls.client_ca.read_bytes() if tls.client_ca is not None else b"",
+        require_client_certificate=tls.require_client_cert,
+    )

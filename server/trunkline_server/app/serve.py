@@ -1,0 +1,177 @@
+"""`trunkline serve`: one process alone, or a supervisor with workers that share the port."""
+
+import asyncio
+import sys
+import tempfile
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import uvloop
+from prometheus_client import CollectorRegistry, multiprocess
+
+from trunkline_server.app.addresses import require_free, reserved, split_address
+from trunkline_server.app.banner import banner
+from trunkline_server.app.lifeline import on_hangup, stop_on_signals, stop_with_parent
+from trunkline_server.app.sources import Origin, Overrides, Source, overridden, read_source
+from trunkline_server.app.supervisor import READY_LINE, Supervisor
+from trunkline_server.app.worker import DRAIN_NOTICE, Worker
+from trunkline_server.catalogue.prices import PriceBook
+from trunkline_server.settings import ConfigError, Settings
+from trunkline_server.settings.watch import ConfigWatcher
+from trunkline_server.telemetry.logs import configure_logging
+from trunkline_server.telemetry.ops import OpsServer
+
+# What a worker needs beyond its drain timeout before it counts as stuck. Seconds.
+_KILL_MARGIN = DRAIN_NOTICE + 5.0
+
+
+def serve(overrides: Overrides) -> int:
+    """Serves until told to stop; returns the exit code. Raises ConfigError and OSError."""
+    source = read_source(overrides)
+    telemetry = source.settings.telemetry
+    configure_logging(telemetry.log_level, telemetry.log_format)
+    require_free(source.settings.server.listen)
+    run = _serve_alone if source.settings.server.workers == 1 else _serve_supervised
+    return uvloop.run(run(source, overrides))
+
+
+def serve_as_worker(overrides: Overrides) -> int:
+    """Serves as one of several workers; returns the exit code. Raises as `serve` does."""
+    source = read_source(overrides)
+    telemetry = source.settings.telemetry
+    configure_logging(telemetry.log_level, telemetry.log_format)
+    return uvloop.run(_serve_as_member(source, overrides))
+
+
+async def _serve_alone(source: Source, overrides: Overrides) -> int:
+    async with _simulator(source, overrides):
+        registry = CollectorRegistry()
+        worker = Worker(source.settings, PriceBook(), registry)
+        ops = OpsServer(lambda: registry, worker.unready)
+        async with _watched(overrides, worker):
+            port = await worker.start()
+            ops_port = await _start_ops(ops, source.settings)
+            stop = asyncio.Event()
+            stop_on_signals(stop.set)
+            _announce(source, port, ops_port)
+            await stop.wait()
+        await worker.drain()
+        await ops.stop()
+    return 0
+
+
+async def _serve_supervised(source: Source, overrides: Overrides) -> int:
+    with (
+        reserved(source.settings.server.listen) as address,
+        tempfile.TemporaryDirectory(prefix="trunkline-metrics-") as metrics,
+    ):
+
+        def registry() -> CollectorRegistry:
+            collected = CollectorRegistry()
+            multiprocess.MultiProcessCollector(collected, path=metrics)
+            return collected
+
+        def forget(pid: int) -> None:
+            multiprocess.mark_process_dead(pid, path=metrics)
+
+        supervisor = Supervisor(
+            [sys.executable, "-m", "trunkline_server", "worker", *_arguments(overrides, address)],
+            source.settings.server.workers,
+            {"PROMETHEUS_MULTIPROC_DIR": metrics},
+            source.settings.server.drain_timeout + _KILL_MARGIN,
+            forget,
+        )
+        ops = OpsServer(registry, supervisor.unready)
+        async with _simulator(source, overrides):
+            stop_on_signals(supervisor.stop)
+            on_hangup(supervisor.hang_up)
+            running = asyncio.create_task(supervisor.run())
+            if await supervisor.serving():
+                ops_port = await _start_ops(ops, source.settings)
+                _announce(source, split_address(address)[1], ops_port)
+            code = await running
+        await ops.stop()
+        return code
+
+
+async def _serve_as_member(source: Source, overrides: Overrides) -> int:
+    worker = Worker(source.settings, PriceBook(), CollectorRegistry())
+    async with _watched(overrides, worker):
+        await worker.start()
+        stop = asyncio.Event()
+        stop_on_signals(stop.set)
+        stop_with_parent(stop.set)
+        sys.stdout.buffer.write(READY_LINE)
+        sys.stdout.buffer.flush()
+        await stop.wait()
+    await worker.drain()
+    return 0
+
+
+@asynccontextmanager
+async def _simulator(source: Source, overrides: Overrides) -> AsyncGenerator[None]:
+    """The simulated providers beside the router, if that is what it routes to."""
+    if source.origin is not Origin.SIMULATOR:
+        yield
+        return
+    require_free(overrides.simulator_listen)
+    command = (sys.executable, "-m", "trunkline_server.app.simulated", overrides.simulator_listen)
+    child = Supervisor(command, 1, {}, _KILL_MARGIN, lambda _: None)
+    running = asyncio.create_task(child.run())
+    try:
+        if not await child.serving():
+            raise OSError(f"the simulator could not listen on {overrides.simulator_listen}")
+        yield
+    finally:
+        child.stop()
+        await running
+
+
+@asynccontextmanager
+async def _watched(overrides: Overrides, worker: Worker) -> AsyncGenerator[None]:
+    """Reloads the worker when the configuration file changes, and on SIGHUP."""
+    if overrides.config is None:
+        yield
+        return
+
+    def changed(settings: Settings) -> None:
+        try:
+            worker.reload(overridden(settings, overrides))
+        except ConfigError as error:
+            refused(error)
+
+    def refused(error: ConfigError) -> None:
+        worker.refused_reload(str(error))
+
+    watcher = ConfigWatcher(overrides.config, changed, refused)
+    on_hangup(watcher.reload)
+    watching = asyncio.create_task(watcher.run())
+    try:
+        yield
+    finally:
+        watching.cancel()
+
+
+async def _start_ops(ops: OpsServer, settings: Settings) -> int | None:
+    address = settings.server.ops_listen
+    return await ops.start(*split_address(address)) if address else None
+
+
+def _announce(source: Source, port: int, ops_port: int | None) -> None:
+    settings = source.settings
+    host, _ = split_address(settings.server.listen)
+    ops = f"{split_address(settings.server.ops_listen)[0]}:{ops_port}" if ops_port else None
+    model = next(iter(settings.models), "") or next((d.model for d in settings.deployments), "")
+    print(banner(settings, source.origin, f"{host}:{port}", ops, model), flush=True)
+
+
+def _arguments(overrides: Overrides, address: str) -> list[str]:
+    """The command line by which a worker finds the same configuration and the shared port."""
+    arguments = ["--listen", address, "--simulator-listen", overrides.simulator_listen]
+    if overrides.config is not None:
+        arguments += ["--config", str(overrides.config)]
+    if overrides.ops_listen is not None:
+        arguments += ["--ops-listen", overrides.ops_listen]
+    if overrides.workers is not None:
+        arguments += ["--workers", str(overrides.workers)]
+    return arguments

@@ -1,0 +1,129 @@
+"""One serving process: the engine and everything around it."""
+
+import random
+from functools import partial
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from trunkline_server.app.assembly import (
+    build_keys,
+    build_observer,
+    build_table,
+    read_tls,
+    server_options,
+)
+from trunkline_server.catalogue.prices import PriceBook
+from trunkline_server.clock import SystemClock
+from trunkline_server.engine.attempt import Services
+from trunkline_server.engine.budget import RetryBudget
+from trunkline_server.engine.engine import Engine
+from trunkline_server.rpc.inference import InferenceServicer
+from trunkline_server.rpc.server import RpcServer
+from trunkline_server.settings import Settings
+from trunkline_server.telemetry.defects import DefectLog
+from trunkline_server.telemetry.metrics import Metrics
+from trunkline_server.upstream.aiohttp_client import AiohttpClient
+
+# How long balancers have to notice that the health service says NOT_SERVING before
+# connections are turned away. Seconds.
+DRAIN_NOTICE = 1.0
+
+
+class Worker:
+    """Serves gRPC by one configuration at a time. To be made inside a running event loop."""
+
+    def __init__(self, settings: Settings, book: PriceBook, registry: CollectorRegistry) -> None:
+        self._settings = settings
+        self._book = book
+        self._clock = SystemClock()
+        self._metrics = Metrics(registry)
+        self._log = structlog.get_logger()
+        self._draining = False
+        self._http = AiohttpClient()
+        observer, self._close_observer = build_observer(
+            settings.telemetry, self._metrics, self._clock
+        )
+        budget = settings.routing.retry_budget
+        services = Services(
+            http=self._http,
+            clock=self._clock,
+            observer=observer,
+            budget=RetryBudget(budget.ratio, budget.min_per_second),
+            # Choices among equals and jitter; nothing that must not be guessed.
+            rng=random.Random(),  # noqa: S311
+        )
+        self.engine = Engine(services, build_table(settings, book, self._clock.wall(), None))
+        self._servicer = InferenceServicer(
+            self.engine,
+            self._clock,
+            random.Random(),  # noqa: S311 - ids of calls and traces, which grant nothing
+            DefectLog(self._metrics),
+            keys=build_keys(settings.keys),
+            max_request_bytes=settings.server.max_request_bytes,
+            max_concurrent_calls=settings.server.max_concurrent_calls,
+            default_deadline=settings.server.default_deadline,
+        )
+        tls = settings.server.tls
+        self._server = RpcServer(
+            self._servicer,
+            server_options(settings.server),
+            None if tls is None else partial(read_tls, tls),
+        )
+
+    async def start(self) -> int:
+        """Listens and serves; returns the port. Raises OSError if it cannot listen."""
+        port = await self._server.start(self._settings.server.listen)
+        self._log.info(
+            "serving",
+            listen=self._settings.server.listen,
+            port=port,
+            snapshot=self.engine.table.snapshot.version,
+            deployments=len(self.engine.table.snapshot.deployments),
+            keys_required=self._servicer.keys.required,
+        )
+        return port
+
+    def reload(self, settings: Settings) -> None:
+        """Takes over a new configuration, for calls that come from now on.
+
+        Nothing changes when it cannot be compiled: the error is raised first.
+        """
+        table = build_table(settings, self._book, self._clock.wall(), self.engine.table.health)
+        keys = build_keys(settings.keys)
+        before, self._settings = self._settings, settings
+        self.engine.table = table
+        self._servicer.keys = keys
+        self._servicer.max_request_bytes = settings.server.max_request_bytes
+        self._servicer.max_concurrent_calls = settings.server.max_concurrent_calls
+        self._servicer.default_deadline = settings.server.default_deadline
+        self._metrics.reloads.labels("ok").inc()
+        self._log.info("configuration reloaded", snapshot=table.snapshot.version)
+        if server_options(before.server) != server_options(settings.server) or (
+            before.telemetry != settings.telemetry
+            or (before.server.listen, before.server.ops_listen, before.server.workers)
+            != (settings.server.listen, settings.server.ops_listen, settings.server.workers)
+        ):
+            self._log.warning("some changes of server and telemetry need a restart")
+
+    def refused_reload(self, problems: str) -> None:
+        """Notes that a new configuration was wrong and that the old one stays."""
+        self._metrics.reloads.labels("refused").inc()
+        self._log.error(
+            "configuration refused; the one in force stays",
+            problems=problems,
+            snapshot=self.engine.table.snapshot.version,
+        )
+
+    def unready(self) -> str | None:
+        """Why no calls are wanted now, or None."""
+        return "draining" if self._draining else None
+
+    async def drain(self, notice: float = DRAIN_NOTICE) -> None:
+        """Ends without failing a call, as far as the drain timeout allows."""
+        self._draining = True
+        self._log.info("draining", calls_in_flight=self._servicer.in_flight)
+        await self._server.drain(notice, self._settings.server.drain_timeout)
+        await self._http.close()
+        self._close_observer()
+        self._log.info("stopped")
