@@ -34,6 +34,7 @@ _CREDENTIAL = re.compile(
     r"|\bAIza[\w*-]{8,}|\bya29\.[\w*.-]+|\beyJ[\w-]{8,}\.[\w.-]+"
     r"|(?i:\bbearer)\s+[\w*.~+/=-]{6,}"
 )
+_NUMBER = re.compile(r"\d{1,12}(?:\.\d{1,9})?", re.ASCII)
 
 
 def reason_for_status(status: int) -> v1.ErrorReason.ValueType:
@@ -71,7 +72,8 @@ def shorten(message: str) -> str:
 
 def _number(text: str) -> float | None:
     # Digits only: float() would also take "nan", "1e999" and "1_0".
-    return float(text) if re.fullmatch(r"\d{1,12}(?:\.\d{1,9})?", text.strip(), re.ASCII) else None
+    match = _NUMBER.fullmatch(text.strip())
+    return float(match[0]) if match else None
 
 
 def _seconds_between(start: str, end: str) -> float | None:

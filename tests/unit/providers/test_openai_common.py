@@ -35,6 +35,7 @@ def test_status_alone(status: int, reason: v1.ErrorReason.ValueType) -> None:
         ({"retry-after": "0"}, 0.0),
         ({"retry-after": " 1.5 "}, 1.5),
         ({"retry-after": "20", "retry-after-ms": "250"}, 0.25),
+        ({"retry-after": "\x1c\n2"}, 2.0),
         ({"retry-after": "-1"}, None),
         ({"retry-after": "nan"}, None),
         ({"retry-after": "1e9"}, None),
