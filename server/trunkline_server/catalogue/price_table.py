@@ -11,6 +11,7 @@ import datetime as dt
 import re
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
+from functools import cache
 from importlib import util
 from pathlib import Path
 from typing import Any, Protocol
@@ -86,6 +87,12 @@ class InstalledTable:
         if not isinstance(row, dict):
             raise PriceTableError(f"genai-prices has no row for {provider_id}")
         return row
+
+
+@cache
+def installed_table() -> InstalledTable:
+    """The installed table, read once. Raises PriceTableError."""
+    return InstalledTable()
 
 
 class LoadedTable:

@@ -9,7 +9,7 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
-from trunkline_server.catalogue.price_table import InstalledTable, LoadedTable, PriceTable
+from trunkline_server.catalogue.price_table import LoadedTable, PriceTable, installed_table
 from trunkline_server.routing.pricing import Price, Rates, Tier, Version
 
 # The table's price keys for what a Usage counts. Amounts are USD per million tokens.
@@ -66,6 +66,10 @@ class _Provider:
         return None
 
 
+# The providers of the installed table that have been compiled.
+_INSTALLED: dict[str, _Provider] = {}
+
+
 class PriceBook:
     """Prices by provider and model, compiled when a provider is first asked for.
 
@@ -74,25 +78,17 @@ class PriceBook:
     same with a compact date in the id spelled out.
     """
 
-    def __init__(self, table: PriceTable) -> None:
-        self._table = table
-        self._providers: dict[str, _Provider] = {}
+    def __init__(self, table: PriceTable | None = None) -> None:
+        """The prices of a table; without one, of the installed genai-prices package, of which
+        one compiled copy serves all books. Raises PriceTableError."""
+        self._table = installed_table() if table is None else table
+        self._providers = _INSTALLED if table is None else {}
         self._find = lru_cache(maxsize=_MEMO_SIZE)(self._search)
-
-    @classmethod
-    def installed(cls) -> "PriceBook":
-        """The prices of the installed genai-prices package. Raises PriceTableError."""
-        return cls(InstalledTable())
 
     @classmethod
     def from_rows(cls, rows: Iterable[Mapping[str, Any]]) -> "PriceBook":
         """The prices of a table in the form of the published JSON."""
         return cls(LoadedTable(rows))
-
-    @property
-    def providers(self) -> tuple[str, ...]:
-        """The table's provider ids."""
-        return self._table.provider_ids
 
     def find(self, price_provider: str, model_id: str) -> Price | None:
         """The price of a vendor's model, by the vendor's id of it.

@@ -1,8 +1,15 @@
 """The configuration: one file and the environment, read once and checked whole."""
 
+from trunkline_server.settings import values as read
 from trunkline_server.settings.checks import Known, ProviderKind, check_settings, deployment_name
-from trunkline_server.settings.parse import load, parse, usual_key
-from trunkline_server.settings.problems import ConfigError, Problem, suggestion
+from trunkline_server.settings.parse import load, parse, read_records, usual_key
+from trunkline_server.settings.problems import (
+    ConfigError,
+    InvalidValueError,
+    Problem,
+    suggestion,
+)
+from trunkline_server.settings.records import list_of, map_of, record
 from trunkline_server.settings.schema import (
     NO_HEDGE,
     AttemptSettings,
@@ -36,6 +43,7 @@ __all__ = [
     "ConfigError",
     "DeploymentSettings",
     "HedgeSettings",
+    "InvalidValueError",
     "KeySettings",
     "Known",
     "PolicySettings",
@@ -53,8 +61,13 @@ __all__ = [
     "TlsSettings",
     "check_settings",
     "deployment_name",
+    "list_of",
     "load",
+    "map_of",
     "parse",
+    "read",
+    "read_records",
+    "record",
     "resolve_secret",
     "suggestion",
     "usual_key",

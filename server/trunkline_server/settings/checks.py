@@ -42,7 +42,8 @@ Complaint = tuple[str, str]
 
 
 def check_settings(settings: Settings, known: Known, lines: Mapping[str, int]) -> Iterator[Problem]:
-    """The problems between values; `lines` gives each path's line."""
+    """The problems between values. `lines` gives each path's line in the file; settings that
+    come from no file have none."""
     complaints = (
         *_server(settings),
         *_providers(settings.providers, known, lines),
@@ -61,7 +62,7 @@ def _line(path: str, lines: Mapping[str, int]) -> int:
     """The line of a path, or of the nearest value around it that stands in the file."""
     while path and path not in lines:
         path = path[: max(path.rfind("."), path.rfind("["), 0)]
-    return lines.get(path, 1)
+    return lines.get(path, 0)
 
 
 def _server(settings: Settings) -> Iterator[Complaint]:
@@ -99,10 +100,14 @@ def _providers(
             yield path, "is no name: letters, digits and ._:@+- only, at most 128"
         kind = known.kinds.get(provider.kind or name)
         # What is wrong has been reported, and is not missing besides.
-        given = {key for key in ("api_key", "base_url", "dialect") if f"{path}.{key}" in lines}
+        given = {
+            key
+            for key in ("api_key", "base_url", "dialect")
+            if getattr(provider, key) or f"{path}.{key}" in lines
+        }
         if kind is None:
             yield from _unknown_kind(path, name, provider, known, given)
-        elif kind.env and not provider.api_key and not given & {"api_key", "base_url"}:
+        elif kind.env and not given & {"api_key", "base_url"}:
             names = " or ".join(kind.env)
             yield path, f"has no api_key and {names} is not set; export it or write api_key"
         if known.dialects is not None and provider.dialect not in {"", *known.dialects}:

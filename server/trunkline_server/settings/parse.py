@@ -4,13 +4,17 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from trunkline_server.settings.checks import Known, check_settings
 from trunkline_server.settings.problems import ConfigError, InvalidValueError, Problem
+from trunkline_server.settings.records import map_of
 from trunkline_server.settings.schema import ProviderSettings, Settings, read_settings
 from trunkline_server.settings.secrets import resolve_secret
-from trunkline_server.settings.values import Context
+from trunkline_server.settings.values import Context, Reader
 from trunkline_server.settings.yaml_source import read_yaml
+
+R = TypeVar("R")
 
 
 def load(
@@ -58,8 +62,24 @@ def parse(
     lines = {node.path: node.line for node in root.walk()}
     found = [*context.problems, *check_settings(settings, known, lines)]
     if found:
-        raise ConfigError(name, found)
+        raise ConfigError(name, found, settings.files)
     return settings
+
+
+def read_records(text: str, name: str, reader: Reader[R]) -> dict[str, R]:
+    """A map of names to records of one kind, without secrets, such as the catalogue's files.
+
+    Raises ConfigError with every problem found.
+    """
+    root, problems = read_yaml(text, name)
+    context = Context({}, Path(), problems)
+    try:
+        records = map_of(reader)(root, context)
+    except InvalidValueError as error:
+        raise ConfigError(name, [Problem(root.line, "", str(error))]) from None
+    if context.problems:
+        raise ConfigError(name, context.problems)
+    return records
 
 
 def _with_usual_key(

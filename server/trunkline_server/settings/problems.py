@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -18,11 +19,15 @@ class ConfigError(Exception):
     """A configuration that cannot be used, with every problem found in it.
 
     Its text has one line per problem: `trunkline.yaml:12: providers.openai.api_key: ...`. No
-    line quotes a secret.
+    line quotes a secret. `files` are the files besides that it refers to, as far as it could
+    be read.
     """
 
-    def __init__(self, name: str, problems: Iterable[Problem]) -> None:
+    def __init__(
+        self, name: str, problems: Iterable[Problem], files: tuple[Path, ...] = ()
+    ) -> None:
         self.name = name
+        self.files = files
         self.problems = tuple(sorted(set(problems)))
         super().__init__("\n".join(self._lines()))
 

@@ -181,6 +181,20 @@ def words(node: Node, context: Context) -> tuple[str, ...]:
     return tuple(value.lower() for value in texts(node, context))
 
 
+def choices(*names: str) -> Reader[tuple[str, ...]]:
+    """A list of some words, possibly empty."""
+
+    def read(node: Node, context: Context) -> tuple[str, ...]:
+        found = () if node.kind == "list" and not node.items else texts(node, context)
+        for value in found:
+            if value not in names:
+                hint = suggestion(value, names)
+                context.report(node, f"{value!r} is not one of {', '.join(names)}{hint}")
+        return found
+
+    return read
+
+
 def address(node: Node, context: Context) -> str:
     """HOST:PORT; an IPv6 host stands in brackets."""
     value = text(node, context)
@@ -257,6 +271,15 @@ def header_values(node: Node, context: Context) -> dict[str, str | Secret]:
         except InvalidValueError as error:
             context.report(value, str(error))
     return headers
+
+
+def plain_headers(node: Node, context: Context) -> dict[str, str]:
+    """HTTP headers by name in lower case, none of them secret."""
+    return {
+        name: value
+        for name, value in header_values(node, context).items()
+        if not isinstance(value, Secret)
+    }
 
 
 def _is_credential(header: str) -> bool:

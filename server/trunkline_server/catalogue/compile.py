@@ -1,0 +1,371 @@
+"""From settings, catalogue and prices to the table that calls are routed by."""
+
+import hashlib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import Field, dataclass, field, fields, is_dataclass
+from decimal import Decimal
+from functools import partial
+from typing import Any, ClassVar, Protocol
+
+from trunkline import v1
+from trunkline_server.catalogue.models import (
+    CAPABILITIES,
+    UNKNOWN_MODEL,
+    ModelCatalogue,
+    model_catalogue,
+)
+from trunkline_server.catalogue.prices import PriceBook
+from trunkline_server.catalogue.rows import ProviderRow, provider_rows
+from trunkline_server.routing.pricing import Price, Rates
+from trunkline_server.routing.snapshot import (
+    AttemptPolicy,
+    BalanceWeights,
+    Deployment,
+    HedgePolicy,
+    ProviderTemplate,
+    Route,
+    Snapshot,
+)
+from trunkline_server.settings import (
+    AttemptSettings,
+    AuthSettings,
+    BalanceSettings,
+    DeploymentSettings,
+    HedgeSettings,
+    PolicySettings,
+    PriceSettings,
+    ProbeSettings,
+    ProviderSettings,
+    Secret,
+    Settings,
+    deployment_name,
+)
+
+_USER_AGENT = "trunkline"
+
+
+class _Dataclass(Protocol):
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """How to reach one provider.
+
+    `headers` are those of every request, credentials included; `secrets` are the values among
+    them that nobody may see. Both stay out of the repr. Timeouts are in seconds.
+    """
+
+    name: str
+    dialect: str
+    base_url: str
+    headers: tuple[tuple[str, str], ...] = field(repr=False)
+    secrets: tuple[str, ...] = field(repr=False)
+    flags: Mapping[str, str | int | bool]
+    connect_timeout: float
+    header_timeout: float
+    max_connections: int
+    max_body_bytes: int
+    send_user_id: bool
+    probe: ProbeSettings | None
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledTable:
+    """The routing table and what goes with it.
+
+    `health_names` are the names of the health rows, by slot. `flags_of` gives the switches of
+    a codec for a provider and a vendor's model id: the endpoint's, and what the model needs
+    besides. Equal tables have equal versions; credentials do not count in the version.
+    """
+
+    version: str
+    snapshot: Snapshot
+    endpoints: Mapping[str, Endpoint]
+    health_names: tuple[str, ...]
+    flags_of: Callable[[str, str], Mapping[str, str | int | bool]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Provider:
+    """A provider with every field resolved against its row."""
+
+    name: str
+    kind: str
+    endpoint: Endpoint
+    region: str
+    residency: tuple[str, ...]
+    price_provider: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What deployments are filled from; `public` gives each one's public model name."""
+
+    book: PriceBook
+    models: ModelCatalogue
+    public: Mapping[str, str]
+
+
+def compile_snapshot(
+    settings: Settings, book: PriceBook, *, now: float, models: ModelCatalogue | None = None
+) -> CompiledTable:
+    """The table for some settings, at `now` in Unix seconds.
+
+    The settings have been checked against `known.known`. `models` is the catalogue's own unless
+    given.
+    """
+    models = models or model_catalogue()
+    providers = {
+        name: _provider(name, provider, settings) for name, provider in settings.providers.items()
+    }
+    public = _public_names(settings)
+    facts = _Facts(book, models, public)
+    deployments = [
+        _deployment(slot, row, providers[row.provider], facts)
+        for slot, row in enumerate(settings.deployments)
+    ]
+    by_name = {deployment.name: deployment for deployment in deployments}
+    templates = {
+        provider.name: _template(slot, provider, book)
+        for slot, provider in enumerate(providers.values(), start=len(deployments))
+    }
+    routes = {
+        name: _route(name, policy, policy.deployments, settings, by_name)
+        for name, policy in settings.routes.items()
+    }
+    model_routes = {
+        name: _route("", settings.models.get(name), members, settings, by_name)
+        for name, members in _members(settings, public).items()
+    }
+    endpoints = {provider.name: provider.endpoint for provider in providers.values()}
+    version = _version(deployments, (model_routes, routes), templates, endpoints)
+    return CompiledTable(
+        version=version,
+        snapshot=Snapshot(version, deployments, model_routes, routes, templates, now),
+        endpoints=endpoints,
+        health_names=tuple(row.name for row in deployments)
+        + tuple(f"{name}/*" for name in templates),
+        flags_of=partial(_flags_of, providers, models),
+    )
+
+
+def _provider(name: str, provider: ProviderSettings, settings: Settings) -> _Provider:
+    kind = provider.kind or name
+    row = provider_rows().get(kind)
+    if row is None:
+        row = ProviderRow(dialect=provider.dialect, base_url=provider.base_url)
+    headers = {
+        "content-type": "application/json",
+        "user-agent": _USER_AGENT,
+        **row.headers,
+        **_credentials(provider, provider.auth or row.auth),
+        **{key: _reveal(value) for key, value in provider.headers.items()},
+    }
+    endpoint = Endpoint(
+        name=name,
+        dialect=provider.dialect or row.dialect,
+        base_url=provider.base_url or row.base_url,
+        headers=tuple(headers.items()),
+        secrets=_secrets(provider),
+        flags={**row.flags, **provider.flags},
+        connect_timeout=provider.connect_timeout,
+        header_timeout=provider.header_timeout,
+        max_connections=provider.max_connections,
+        max_body_bytes=settings.server.max_response_bytes,
+        send_user_id=provider.send_user_id,
+        probe=provider.probe,
+    )
+    residency = row.residency if provider.residency is None else provider.residency
+    return _Provider(
+        name=name,
+        kind=kind,
+        endpoint=endpoint,
+        region=provider.region or row.region,
+        residency=residency,
+        price_provider=provider.price_provider or row.price_provider,
+    )
+
+
+def _credentials(provider: ProviderSettings, auth: AuthSettings) -> dict[str, str]:
+    if provider.api_key is None:
+        return {}
+    return {auth.header: auth.prefix + provider.api_key.reveal()}
+
+
+def _secrets(provider: ProviderSettings) -> tuple[str, ...]:
+    hidden = (provider.api_key, *provider.headers.values())
+    return tuple(value.reveal() for value in hidden if isinstance(value, Secret))
+
+
+def _reveal(value: str | Secret) -> str:
+    return value.reveal() if isinstance(value, Secret) else value
+
+
+def _deployment(
+    slot: int, row: DeploymentSettings, provider: _Provider, facts: _Facts
+) -> Deployment:
+    entry = facts.models.find(provider.kind, row.model)
+    listed = facts.book.model(provider.price_provider, row.model)
+    price = _price(row.price) if row.price else listed.price if listed else None
+    context = entry.context_tokens if entry else 0
+    residency = provider.residency if row.residency is None else row.residency
+    return Deployment(
+        slot=slot,
+        name=deployment_name(row),
+        provider=provider.name,
+        provider_model=row.model,
+        model=facts.public[deployment_name(row)],
+        region=row.region or provider.region,
+        residency=frozenset(residency),
+        capabilities=_capabilities(row, frozenset(entry.capabilities) if entry else None),
+        context_tokens=row.context_tokens or context or (listed.context_tokens if listed else 0),
+        max_output_tokens=row.max_output_tokens or (entry.max_output_tokens if entry else 0),
+        price=price,
+        quality=(entry.quality if entry else 0.0) if row.quality is None else row.quality,
+        priority=row.priority,
+        weight=row.weight,
+        enabled=row.enabled,
+    )
+
+
+def _capabilities(row: DeploymentSettings, listed: frozenset[str] | None) -> frozenset[str]:
+    change = row.capabilities
+    if change is not None and change.replace is not None:
+        return frozenset(change.replace)
+    capabilities = listed or UNKNOWN_MODEL
+    if change is not None:
+        capabilities = capabilities.union(change.add).difference(change.remove)
+    return capabilities
+
+
+def _price(price: PriceSettings) -> Price:
+    return Price.flat(Rates(**{row.name: getattr(price, row.name) for row in fields(price)}))
+
+
+def _template(slot: int, provider: _Provider, book: PriceBook) -> ProviderTemplate:
+    # The provider's part of the table is compiled now and not by the first call that asks.
+    book.models(provider.price_provider)
+    return ProviderTemplate(
+        name=provider.name,
+        slot=slot,
+        region=provider.region,
+        residency=frozenset(provider.residency),
+        capabilities=CAPABILITIES,
+        price_of=partial(book.find, provider.price_provider),
+    )
+
+
+def _public_names(settings: Settings) -> dict[str, str]:
+    """The public model name of every deployment, by the deployment's name."""
+    owner = {
+        member: name for name, policy in settings.models.items() for member in policy.deployments
+    }
+    return {
+        name: owner.get(name, row.model)
+        for row in settings.deployments
+        for name in (deployment_name(row),)
+    }
+
+
+def _members(settings: Settings, public: Mapping[str, str]) -> dict[str, list[str]]:
+    """The deployments' names by public model: as listed, else in the order of the file."""
+    members = {name: list(policy.deployments) for name, policy in settings.models.items()}
+    for name, model in public.items():
+        if model not in settings.models:
+            members.setdefault(model, []).append(name)
+    return members
+
+
+def _route(
+    name: str,
+    policy: PolicySettings | None,
+    members: Sequence[str],
+    settings: Settings,
+    by_name: Mapping[str, Deployment],
+) -> Route:
+    policy = policy or PolicySettings(deployments=())
+    routing = settings.routing
+    hedge = routing.hedge if policy.hedge is None else policy.hedge
+    return Route(
+        name=name,
+        strategy=v1.Strategy.Value(f"STRATEGY_{(policy.strategy or routing.strategy).upper()}"),
+        members=tuple(by_name[member] for member in members),
+        max_targets=policy.max_targets or routing.max_targets,
+        balance=_balance(policy.balance or routing.balance),
+        attempts=_attempts(policy.attempts, routing.attempts, hedge),
+    )
+
+
+def _balance(balance: BalanceSettings) -> BalanceWeights:
+    return BalanceWeights(balance.cost, balance.latency, balance.availability, balance.quality)
+
+
+def _attempts(
+    own: AttemptSettings, general: AttemptSettings, hedge: HedgeSettings
+) -> AttemptPolicy:
+    """The route's own settings over the general ones over the policy's defaults."""
+    chosen = {
+        row.name: value
+        for settings in (general, own)
+        for row in fields(settings)
+        if (value := getattr(settings, row.name)) is not None
+    }
+    policy = HedgePolicy(hedge.percentile, hedge.min_delay) if hedge.percentile else None
+    return AttemptPolicy(**chosen, hedge=policy)
+
+
+def _flags_of(
+    providers: Mapping[str, _Provider], models: ModelCatalogue, provider: str, model: str
+) -> Mapping[str, str | int | bool]:
+    row = providers[provider]
+    entry = models.find(row.kind, model)
+    if entry is None or not entry.flags:
+        return row.endpoint.flags
+    return {**entry.flags, **row.endpoint.flags}
+
+
+def _version(
+    deployments: Sequence[Deployment],
+    policies: tuple[Mapping[str, Route], ...],
+    templates: Mapping[str, ProviderTemplate],
+    endpoints: Mapping[str, Endpoint],
+) -> str:
+    """A short hash of all that is routed by, credentials and price functions left out."""
+    digest = hashlib.sha256()
+    prices: dict[int, str] = {}
+    for row in deployments:
+        key = id(row.price)
+        if key not in prices:
+            prices[key] = _canonical(row.price.versions if row.price else None)
+        digest.update(_canonical([*_values(row, {"price"}), prices[key]]).encode())
+    for group in policies:
+        for name, route in sorted(group.items()):
+            names = [member.name for member in route.members]
+            digest.update(_canonical([name, *_values(route, {"members"}), names]).encode())
+    for name in templates:
+        digest.update(_canonical(_values(templates[name], {"price_of"})).encode())
+        names = [header for header, _ in endpoints[name].headers]
+        digest.update(
+            _canonical([*_values(endpoints[name], {"headers", "secrets"}), names]).encode()
+        )
+    return digest.hexdigest()[:12]
+
+
+def _values(row: _Dataclass, left_out: Collection[str] = ()) -> list[object]:
+    return [getattr(row, each.name) for each in fields(row) if each.name not in left_out]
+
+
+def _canonical(value: object) -> str:
+    """A text that is equal for equal values, in every process."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return _canonical(_values(value))
+    if isinstance(value, Decimal):
+        return format(value.normalize(), "f")
+    if isinstance(value, frozenset):
+        return _canonical(sorted(value))
+    if isinstance(value, Mapping):
+        return _canonical([[key, value[key]] for key in sorted(value)])
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_canonical, value))}]"
+    return repr(value)

@@ -1,0 +1,20 @@
+"""What a configuration may refer to: the catalogue's rows and the price table's providers."""
+
+from functools import cache
+
+from trunkline_server.catalogue.price_table import installed_table
+from trunkline_server.catalogue.rows import provider_rows
+from trunkline_server.settings import Known, ProviderKind
+
+
+@cache
+def known() -> Known:
+    """The names that settings are checked against."""
+    rows = provider_rows()
+    return Known(
+        kinds={
+            name: ProviderKind(row.dialect, row.base_url, row.env) for name, row in rows.items()
+        },
+        dialects=frozenset(row.dialect for row in rows.values()),
+        price_providers=frozenset(installed_table().provider_ids),
+    )

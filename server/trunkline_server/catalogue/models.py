@@ -1,0 +1,92 @@
+"""What models can do: the catalogue's entries, found by a model's id."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import translate
+from functools import cache, lru_cache
+from importlib import resources
+from typing import Annotated
+
+from trunkline_server.settings import list_of, read, read_records, record
+
+# Every capability that has a name. What a request uses is derived from its content.
+CAPABILITIES = frozenset(
+    {
+        "audio",
+        "chat",
+        "embedding",
+        "file",
+        "parallel_tools",
+        "reasoning",
+        "streaming",
+        "structured_output",
+        "tools",
+        "vision",
+    }
+)
+# What is assumed of a model that the catalogue does not know.
+UNKNOWN_MODEL = frozenset({"chat", "streaming"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelEntry:
+    """One entry of models.yaml; 0 means unknown. Without capabilities nothing is known of the
+    model but that it is not listed."""
+
+    match: Annotated[tuple[str, ...], read.texts]
+    capabilities: Annotated[tuple[str, ...], read.choices(*sorted(CAPABILITIES))] = ()
+    context_tokens: Annotated[int, read.integer(1)] = 0
+    max_output_tokens: Annotated[int, read.integer(1)] = 0
+    quality: Annotated[float, read.number(0, 1)] = 0.0
+    # Whether a configuration made from the environment offers it.
+    listed: Annotated[bool, read.boolean] = True
+    flags: Annotated[dict[str, str | int | bool], read.flags] = field(default_factory=dict)
+
+
+class ModelCatalogue:
+    """The entries by section."""
+
+    def __init__(self, sections: Mapping[str, tuple[ModelEntry, ...]]) -> None:
+        self._sections = {
+            name: tuple((_compile(entry.match), entry) for entry in entries)
+            for name, entries in sections.items()
+        }
+        # Ids come from callers too, so what is remembered of them is bounded.
+        self._find = lru_cache(maxsize=4096)(self._search)
+
+    def find(self, kind: str, model_id: str) -> ModelEntry | None:
+        """The entry for a model of a kind of provider; None for a model not known.
+
+        Kinds without a section resell: theirs is the first entry of any section that fits the
+        last part of the id.
+        """
+        return self._find(kind, model_id.lower())
+
+    def _search(self, kind: str, model_id: str) -> ModelEntry | None:
+        if kind in self._sections:
+            return self._first(kind, model_id)
+        name = model_id.rpartition("/")[2]
+        found = (self._first(section, name) for section in self._sections)
+        return next((entry for entry in found if entry is not None), None)
+
+    def _first(self, section: str, model_id: str) -> ModelEntry | None:
+        for pattern, entry in self._sections[section]:
+            if pattern.match(model_id):
+                return entry
+        return None
+
+
+def _compile(patterns: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile("|".join(translate(pattern.lower()) for pattern in patterns))
+
+
+@cache
+def model_catalogue() -> ModelCatalogue:
+    """The catalogue's models. Raises ConfigError for an entry that is wrong."""
+    return read_models(resources.files(__package__).joinpath("models.yaml").read_text("utf-8"))
+
+
+def read_models(text: str, name: str = "models.yaml") -> ModelCatalogue:
+    """The models in a text. Raises ConfigError with every problem found."""
+    return ModelCatalogue(read_records(text, name, list_of(record(ModelEntry))))
