@@ -125,6 +125,14 @@ def test_the_last_counts_count() -> None:
     assert not end.HasField("usage")
 
 
+def test_names_outlast_events_that_leave_them_out() -> None:
+    decoder = CODEC.stream_decoder()
+    decoder.feed("", event(text("a"), responseId="r9", modelVersion="gemini-y"))
+    decoder.feed("", b'{"candidates":[{"finishReason":"STOP"}]}')
+    assert decoder.finish().model == decoder.model == "gemini-y"
+    assert decoder.response_id == "r9"
+
+
 def test_stop_with_calls_means_tool_calls() -> None:
     _, end = run(event(call(name="f")), LAST)
     assert end.finish_reason == v1.FINISH_REASON_TOOL_CALLS
@@ -152,6 +160,13 @@ def test_error_inside_the_stream() -> None:
         decoder.feed("", json.dumps(document).encode())
     assert caught.value.reason == v1.ERROR_REASON_RATE_LIMIT
     assert caught.value.http_status == 200
+
+
+def test_error_inside_the_stream_without_a_status_word() -> None:
+    """The stream's own 200 says nothing, so the code in the body does."""
+    with pytest.raises(UpstreamError) as caught:
+        CODEC.stream_decoder().feed("", b'{"error":{"code":503,"message":"Busy."}}')
+    assert caught.value.reason == v1.ERROR_REASON_SERVICE_UNAVAILABLE
 
 
 def test_blocked_prompt_in_a_stream() -> None:
