@@ -20,8 +20,9 @@ class OpenAIChatCodec:
     `https://api.openai.com/v1`.
 
     What the caller asks for and the host cannot do is refused with the field's name, never
-    dropped. Three things are hints, and go unsent where the dialect has no word for them:
-    reasoning parts of earlier turns, cache breakpoints and the task of an embedding.
+    dropped. Four things are hints, and go unsent where the dialect has no word for them:
+    reasoning parts of earlier turns, cache breakpoints, the error mark of a tool result (its
+    text says the same) and the task of an embedding.
 
     Flags, each with its default:
 
@@ -32,6 +33,8 @@ class OpenAIChatCodec:
     - `cache_control` (False): cache breakpoints are sent as Anthropic's `cache_control`.
     - `embed_base64` (False): asks for embeddings as base64, a quarter of the bytes.
       Answers are read in either form.
+    - `extra_content` (False): signatures of tool calls go back in `extra_content`, where
+      Google's compatible API puts them. They are read in any case.
     - `file_urls` (False): the host fetches files by URL.
     - `max_stop` (4): how many stop texts the host takes.
     - `max_tokens_field` ("max_completion_tokens"): the field for max_output_tokens; most

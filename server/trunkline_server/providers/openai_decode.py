@@ -15,6 +15,7 @@ from trunkline_server.providers.openai_parts import (
     ReasoningDetail,
     audio_part,
     call_fields,
+    call_signature,
     content_pieces,
     decode_base64,
     detail_entries,
@@ -121,8 +122,7 @@ def _parts(message: Json, response_id: str) -> list[v1.Part]:
     """The message's parts: reasoning, text, refusal, images, audio, tool calls."""
     parts: list[v1.Part] = []
     entries = detail_entries(message)
-    if entries:
-        parts.extend(_detail_parts(entries))
+    parts.extend(_detail_parts(entries))
     texts: dict[str, str] = {}
     if not tells_text(entries):
         plain = reasoning_text(message)
@@ -173,7 +173,8 @@ def _call_parts(message: Json, response_id: str) -> Iterator[v1.Part]:
                 id=call_id or made_call_id(response_id, number),
                 name=name,
                 arguments_json=arguments,
-            )
+            ),
+            signature=call_signature(call),
         )
 
 

@@ -11,6 +11,7 @@ FLAGS: Mapping[str, str | int | bool] = {
     "azure_api_version": "",
     "cache_control": False,
     "embed_base64": False,
+    "extra_content": False,
     "file_urls": False,
     "max_stop": 4,
     "max_tokens_field": "max_completion_tokens",

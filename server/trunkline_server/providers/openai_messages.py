@@ -194,7 +194,7 @@ def _assistant(message: v1.Message, path: str, target: CodecTarget) -> Json:
             case "text":
                 pieces.append(_cached({"type": "text", "text": part.text}, part, target))
             case "tool_call":
-                calls.append(_tool_call(part.tool_call))
+                calls.append(_tool_call(part, target))
             case "reasoning":
                 reasoning.append(part)
             case "image" if enabled(target, "assistant_images"):
@@ -217,12 +217,29 @@ def _assistant(message: v1.Message, path: str, target: CodecTarget) -> Json:
     return entry
 
 
-def _tool_call(call: v1.ToolCall) -> Json:
-    return {
+def _tool_call(part: v1.Part, target: CodecTarget) -> Json:
+    call = part.tool_call
+    entry: Json = {
         "id": call.id,
         "type": "function",
         "function": {"name": call.name, "arguments": call.arguments_json or "{}"},
     }
+    if part.HasField("signature") and enabled(target, "extra_content"):
+        extra = _signed(part)
+        if extra:
+            entry["extra_content"] = extra
+    return entry
+
+
+def _signed(part: v1.Part) -> Json:
+    """The fields that the codec kept in the part's signature; none if it was not the codec."""
+    if part.signature.dialect != DIALECT:
+        return {}
+    try:
+        fields = orjson.loads(part.signature.value)
+    except orjson.JSONDecodeError:
+        return {}
+    return fields if isinstance(fields, dict) else {}
 
 
 def _return_reasoning(parts: list[v1.Part], how: str, entry: Json) -> list[Json]:
@@ -241,12 +258,7 @@ def _return_reasoning(parts: list[v1.Part], how: str, entry: Json) -> list[Json]
 
 def _reasoning_detail(part: v1.Part) -> Json:
     """The entry of `reasoning_details` that a reasoning part was made from."""
-    detail: Json = {}
-    if part.signature.dialect == DIALECT:
-        try:
-            detail = dict(orjson.loads(part.signature.value))
-        except (TypeError, ValueError):
-            detail = {}  # Not of our making: the text alone is returned.
+    detail = _signed(part)
     if part.reasoning.redacted_data:
         detail.setdefault("type", "reasoning.encrypted")
         detail["data"] = part.reasoning.redacted_data

@@ -195,6 +195,15 @@ def call_fields(call: Json) -> tuple[str, str, str]:
     return text_of(call.get("id")), text_of(function.get("name")), text_of(arguments)
 
 
+def call_signature(call: Json) -> v1.Signature | None:
+    """The proof that Google's compatible API adds to a call of its newer models, as JSON."""
+    extra = call.get("extra_content")
+    if not extra or not isinstance(extra, dict):
+        return None
+    value = orjson.dumps(extra, option=orjson.OPT_SORT_KEYS).decode()
+    return v1.Signature(dialect=DIALECT, value=value)
+
+
 def made_call_id(response_id: str, number: int) -> str:
     """An id for a call that the vendor gave none: the same for the same answer and place."""
     return "call_" + blake2s(f"{response_id}:{number}".encode(), digest_size=12).hexdigest()

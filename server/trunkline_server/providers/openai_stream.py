@@ -16,6 +16,7 @@ from trunkline_server.providers.openai_parts import (
     ReasoningDetail,
     audio_part,
     call_fields,
+    call_signature,
     content_pieces,
     decode_base64,
     detail_entries,
@@ -29,11 +30,15 @@ from trunkline_server.providers.openai_parts import (
 )
 from trunkline_server.providers.openai_usage import read_usage, true_total_tokens
 
+# A chunk with choices and without any of these reports no error.
+_MAY_TELL_ERROR = frozenset({"error", "x_groq"})
+_REASONING_FIELDS = frozenset({"reasoning", "reasoning_content", "reasoning_details"})
+
 
 class _Call:
     """One tool call under way. It is held back until its name is known."""
 
-    __slots__ = ("announced", "id", "name", "number", "part_index", "pending")
+    __slots__ = ("announced", "id", "name", "number", "part_index", "pending", "signature")
 
     def __init__(self, part_index: int, number: int) -> None:
         self.part_index = part_index
@@ -42,6 +47,7 @@ class _Call:
         self.name = ""
         self.pending = ""
         self.announced = False
+        self.signature: v1.Signature | None = None
 
 
 class OpenAIStreamDecoder:
@@ -84,7 +90,8 @@ class OpenAIStreamDecoder:
             self._close(deltas)
             return deltas
         chunk = load(data)
-        self._raise_reported(event, chunk)
+        if event == "error" or "choices" not in chunk or not _MAY_TELL_ERROR.isdisjoint(chunk):
+            _raise_reported(event, chunk)
         if not self.model:
             self.model = text_of(chunk.get("model"))
         if not self.response_id:
@@ -112,16 +119,6 @@ class OpenAIStreamDecoder:
             model=self.model,
         )
 
-    @staticmethod
-    def _raise_reported(event: str, chunk: Json) -> None:
-        error = reported_error(chunk)
-        if error is None and event == "error":
-            error = reported_error({"error": chunk})
-        if error is None and "x_groq" in chunk and isinstance(chunk["x_groq"], dict):
-            error = reported_error(chunk["x_groq"])
-        if error is not None:
-            raise error
-
     def _choices(self, choices: Any, deltas: list[v1.StreamDelta]) -> None:
         if not isinstance(choices, list):
             raise senseless("the choices are not a list")
@@ -131,9 +128,8 @@ class OpenAIStreamDecoder:
             # One answer is asked for; a second one would only mix into the first.
             if choice.get("index"):
                 continue
-            error = reported_error(choice)
-            if error is not None:
-                raise error
+            if "error" in choice:
+                _raise_reported("", choice)
             self._answered = True
             delta = choice.get("delta")
             if isinstance(delta, dict):
@@ -147,25 +143,30 @@ class OpenAIStreamDecoder:
                 self._take_usage(choice)  # Moonshot puts it here.
 
     def _delta(self, delta: Json, deltas: list[v1.StreamDelta]) -> None:
-        entries = detail_entries(delta) if "reasoning_details" in delta else []
-        for entry in entries:
-            self._detail_entry(entry, deltas)
-        if not tells_text(entries):
-            self._piece("reasoning", reasoning_text(delta), deltas)
+        if not _REASONING_FIELDS.isdisjoint(delta):
+            self._reasoning(delta, deltas)
         content = delta.get("content")
-        if content:
+        if isinstance(content, str):
+            self._piece("text", content, deltas)
+        elif content:
             for kind, text in content_pieces(content):
                 self._piece(kind, text, deltas)
-        refusal = text_of(delta.get("refusal"))
-        if refusal:
+        if delta.get("refusal"):
             self._refused = True
-            self._piece("refusal", refusal, deltas)
+            self._piece("refusal", text_of(delta["refusal"]), deltas)
         if "images" in delta or "audio" in delta:
             self._media(delta, deltas)
         if "tool_calls" in delta or "function_call" in delta:
             self._call_fragments(delta, deltas)
         if "provider_metadata" in delta:
             self._true_total = true_total_tokens(delta) or self._true_total
+
+    def _reasoning(self, delta: Json, deltas: list[v1.StreamDelta]) -> None:
+        entries = detail_entries(delta)
+        for entry in entries:
+            self._detail_entry(entry, deltas)
+        if not tells_text(entries):
+            self._piece("reasoning", reasoning_text(delta), deltas)
 
     def _piece(self, kind: str, text: str, deltas: list[v1.StreamDelta]) -> None:
         if not text:
@@ -231,6 +232,8 @@ class OpenAIStreamDecoder:
         call = self._find_call(fragment.get("index"), call_id, name)
         self._last_call = call
         call.id = call.id or call_id
+        if "extra_content" in fragment:
+            call.signature = call_signature(fragment) or call.signature
         if call.announced:
             # Hosts repeat id and name in every fragment; only the arguments are new.
             if arguments:
@@ -269,6 +272,9 @@ class OpenAIStreamDecoder:
         for call in self._calls:
             if not call.announced:
                 self._announce(call, deltas)
+            if call.signature is not None:
+                deltas.append(v1.StreamDelta(part_index=call.part_index, signature=call.signature))
+                call.signature = None
         if self._audio is not None:
             index, data = self._audio
             self._audio = None
@@ -294,3 +300,13 @@ class OpenAIStreamDecoder:
 
 def _call_delta(call: _Call, delta: v1.ToolCallDelta) -> v1.StreamDelta:
     return v1.StreamDelta(part_index=call.part_index, tool_call=delta)
+
+
+def _raise_reported(event: str, chunk: Json) -> None:
+    error = reported_error(chunk)
+    if error is None and event == "error":
+        error = reported_error({"error": chunk})
+    if error is None and isinstance(chunk.get("x_groq"), dict):
+        error = reported_error(chunk["x_groq"])
+    if error is not None:
+        raise error

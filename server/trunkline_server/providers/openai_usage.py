@@ -50,13 +50,14 @@ def read_usage(usage: dict[str, Any], into: v1.Usage, true_total: int = 0) -> No
     into.cache_write_tokens = min(cache_write, entered - into.cached_input_tokens)
     # OpenRouter counts the reasoning by another tokenizer, so that it can exceed the whole.
     into.reasoning_tokens = min(reasoning, written)
-    into.input_audio_tokens = min(_count(prompt, "audio_tokens"), entered)
     into.output_audio_tokens = min(_count(completion, "audio_tokens"), written)
-    into.cached_input_audio_tokens = min(
-        _count(_nested(prompt, "cached_tokens_details"), "audio_tokens"),
-        into.cached_input_tokens,
-        into.input_audio_tokens,
-    )
+    into.input_audio_tokens = min(_count(prompt, "audio_tokens"), entered)
+    if into.input_audio_tokens:
+        into.cached_input_audio_tokens = min(
+            _count(_nested(prompt, "cached_tokens_details"), "audio_tokens"),
+            into.cached_input_tokens,
+            into.input_audio_tokens,
+        )
     into.source = v1.USAGE_SOURCE_PROVIDER
 
 
@@ -78,9 +79,7 @@ def _nested(data: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _count(data: dict[str, Any], name: str) -> int:
     value = data.get(name)
-    if isinstance(value, float) and value.is_integer():
+    if type(value) is float and value.is_integer():
         value = int(value)
-    # A bool is an int to Python, and a count to nobody.
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST:
-        return value
-    return 0
+    # By type and not by isinstance: True is no count.
+    return value if type(value) is int and 0 <= value <= _LARGEST else 0

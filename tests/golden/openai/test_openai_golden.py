@@ -17,10 +17,10 @@ from pydantic import TypeAdapter
 
 from trunkline import v1
 from trunkline.assemble import MessageAssembler
-from trunkline_server.providers.codec import CodecTarget
+from trunkline_server.providers.codec import Codec, CodecTarget
 from trunkline_server.providers.openai_chat import OpenAIChatCodec
 
-CODEC = OpenAIChatCodec()
+CODEC: Codec = OpenAIChatCodec()
 FOLDER = Path(__file__).parent
 
 
