@@ -23,7 +23,7 @@ Step = Callable[["FaultConnection"], Awaitable[None]]
 Script = Step | Sequence[Step]
 
 # Nothing here takes long: whoever waits longer waits for something that will not happen.
-GUARD_SECONDS = 10.0
+GUARD_SECONDS = 5.0
 
 
 class ClientGoneError(Exception):
@@ -52,6 +52,8 @@ class FaultConnection(asyncio.Protocol):
         self.sent = 0
         # The loop's time at which the client's close was seen, by FIN or by reset.
         self.closed_at: float | None = None
+        # True once nothing more can happen on this connection.
+        self.lost = False
         self._received = bytearray()
         self._writable = True
         self._ending = False
@@ -76,6 +78,8 @@ class FaultConnection(asyncio.Protocol):
 
     async def send(self, data: bytes) -> None:
         """Sends, then waits while the client takes nothing."""
+        if self.closed_at is not None or self.transport.is_closing():
+            raise ClientGoneError
         self.transport.write(data)
         self.sent += len(data)
         self.server.changed()
@@ -88,8 +92,15 @@ class FaultConnection(asyncio.Protocol):
             await self.server.next_change()
 
     def stop_reading(self) -> None:
-        """Lets the client's sends back up. Its close is not seen after this."""
+        """Lets the client's sends back up. Its close may not be seen until `drain`."""
         self.transport.pause_reading()
+
+    async def drain(self) -> int:
+        """Reads again, until the client's close, and counts the bytes that came."""
+        self.transport.resume_reading()
+        while self.closed_at is None:
+            await self.server.next_change()
+        return len(self._received)
 
     def close(self) -> None:
         """Ends the connection in order, after what was sent."""
@@ -118,6 +129,7 @@ class FaultConnection(asyncio.Protocol):
         self._client_closed()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
         self._client_closed()
 
     def pause_writing(self) -> None:
@@ -177,7 +189,8 @@ class FaultServer:
         for task in self._tasks:
             task.cancel()
         for connection in self.connections:
-            connection.transport.abort()
+            if not connection.lost:
+                connection.transport.abort()
         outcomes = await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._server.wait_closed()
         for outcome in outcomes:

@@ -28,13 +28,48 @@ class PooledProtocol(ResponseHandler):
         self.uses = 0
         # True when something arrived since the last request was given to it.
         self.heard = False
-        # True when the peer ended the connection, and when it did so by a reset.
+        # True when the peer or this side ended the connection, as against aiohttp's giving up
+        # on what it received; and when the peer did so by a reset.
         self.ended = False
         self.reset = False
+        # The body that is being received.
+        self._content: aiohttp.StreamReader | None = None
+
+    def attach(self, content: aiohttp.StreamReader) -> None:
+        """From here on the reader of this body learns of every failure of the connection.
+
+        Left alone, aiohttp forgets the body when bytes arrive that break its chunked framing,
+        and whoever waits for more of it waits for ever.
+        """
+        self._content = content
+        if self.exception() is not None:
+            self._fail_content()
+
+    def detach(self) -> None:
+        """The connection begins with another request."""
+        self.heard = False
+        self._content = None
+
+    def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
+        super().set_exception(exc, *cause)
+        self._fail_content()
+
+    def _fail_content(self) -> None:
+        content = self._content
+        if content is not None and not content.is_eof() and content.exception() is None:
+            content.set_exception(aiohttp.ClientPayloadError("the connection failed"))
 
     def data_received(self, data: bytes) -> None:
         self.heard = True
         super().data_received(data)
+
+    def close(self) -> None:
+        self.ended = True
+        super().close()
+
+    def abort(self) -> None:
+        self.ended = True
+        super().abort()
 
     def eof_received(self) -> None:
         self.ended = True
@@ -68,7 +103,7 @@ class Attempt:
     def begin(self, connection: "Connection", protocol: PooledProtocol, now: float) -> None:
         """The request goes to this connection; the wait for headers begins."""
         protocol.uses += 1
-        protocol.heard = False
+        protocol.detach()
         self.protocol = protocol
         self.transport = connection.transport
         self.started = now

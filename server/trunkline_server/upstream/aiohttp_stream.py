@@ -36,6 +36,8 @@ class AiohttpStream:
         self._peer = peer
         self._limit = max_body_bytes
         self._taken = False
+        if attempt.protocol is not None and not self._content.is_eof():
+            attempt.protocol.attach(self._content)
 
     def chunks(self) -> AsyncIterator[bytes]:
         if self._taken:
@@ -99,10 +101,10 @@ class AiohttpStream:
         )
 
     def _broken(self, reason_if_cut: v1.ErrorReason.ValueType) -> UpstreamError:
-        ours = self._response.closed and self._response.connection is None
-        self.abort()
         protocol = self._attempt.protocol
-        if ours or (protocol is not None and protocol.ended):
+        ended = protocol is not None and protocol.ended
+        self.abort()
+        if ended:
             return UpstreamError(
                 reason_if_cut,
                 f"{self._peer}: the connection ended inside the response's body",
