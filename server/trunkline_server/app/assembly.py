@@ -39,16 +39,15 @@ def build_table(
             codec=DIALECTS[endpoint.dialect],
             base_url=endpoint.base_url,
             headers=endpoint.headers,
-            flags=endpoint.flags,
             secrets=endpoint.secrets,
             connect_timeout=endpoint.connect_timeout,
             header_timeout=endpoint.header_timeout,
-            max_body_bytes=settings.server.max_response_bytes,
+            max_body_bytes=endpoint.max_body_bytes,
         )
         for name, endpoint in compiled.endpoints.items()
     }
     health = HealthTable(compiled.health_names, breaker_policy(settings.routing.breaker), previous)
-    return Table(compiled.snapshot, endpoints, health)
+    return Table(compiled.snapshot, endpoints, health, compiled.flags_of)
 
 
 def breaker_policy(breaker: BreakerSettings) -> BreakerPolicy:

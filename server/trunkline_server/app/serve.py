@@ -15,6 +15,7 @@ from trunkline_server.app.lifeline import on_hangup, stop_on_signals, stop_with_
 from trunkline_server.app.sources import Origin, Overrides, Source, overridden, read_source
 from trunkline_server.app.supervisor import READY_LINE, Supervisor
 from trunkline_server.app.worker import DRAIN_NOTICE, Worker
+from trunkline_server.catalogue.known import known
 from trunkline_server.catalogue.prices import PriceBook
 from trunkline_server.settings import ConfigError, Settings
 from trunkline_server.settings.watch import ConfigWatcher
@@ -31,8 +32,9 @@ def serve(overrides: Overrides) -> int:
     telemetry = source.settings.telemetry
     configure_logging(telemetry.log_level, telemetry.log_format)
     require_free(source.settings.server.listen)
-    run = _serve_alone if source.settings.server.workers == 1 else _serve_supervised
-    return uvloop.run(run(source, overrides))
+    if source.settings.server.workers == 1:
+        return uvloop.run(_serve_alone(source, overrides))
+    return uvloop.run(_serve_supervised(source, overrides))
 
 
 def serve_as_worker(overrides: Overrides) -> int:
@@ -143,7 +145,7 @@ async def _watched(overrides: Overrides, worker: Worker) -> AsyncGenerator[None]
     def refused(error: ConfigError) -> None:
         worker.refused_reload(str(error))
 
-    watcher = ConfigWatcher(overrides.config, changed, refused)
+    watcher = ConfigWatcher(overrides.config, changed, refused, known=known())
     on_hangup(watcher.reload)
     watching = asyncio.create_task(watcher.run())
     try:

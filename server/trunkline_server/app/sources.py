@@ -46,12 +46,14 @@ def read_source(overrides: Overrides, env: Mapping[str, str] | None = None) -> S
     """The configuration to run. Raises ConfigError."""
     env = os.environ if env is None else env
     if overrides.config is not None:
-        source = Source(load(overrides.config, env, known()), Origin.FILE)
-    elif (settings := from_environment(env)) is not None:
-        source = Source(settings, Origin.ENVIRONMENT)
+        settings = load(overrides.config, env, known())
+        origin = Origin.FILE
+    elif (made := from_environment(env)) is not None:
+        settings, origin = made, Origin.ENVIRONMENT
     else:
-        source = Source(_simulated(overrides.simulator_listen, env), Origin.SIMULATOR)
-    return replace(source, settings=overridden(source.settings, overrides))
+        settings = _simulated(overrides.simulator_listen, env)
+        origin = Origin.SIMULATOR
+    return Source(overridden(settings, overrides), origin)
 
 
 def overridden(settings: Settings, overrides: Overrides) -> Settings:

@@ -1,5 +1,6 @@
 """One serving process: the engine and everything around it."""
 
+import asyncio
 import random
 from functools import partial
 
@@ -29,6 +30,8 @@ from trunkline_server.upstream.aiohttp_client import AiohttpClient
 # connections are turned away. Seconds.
 DRAIN_NOTICE = 1.0
 
+_SECONDS_PER_DAY = 86_400.0
+
 
 class Worker:
     """Serves gRPC by one configuration at a time. To be made inside a running event loop."""
@@ -40,6 +43,7 @@ class Worker:
         self._metrics = Metrics(registry)
         self._log = structlog.get_logger()
         self._draining = False
+        self._price_timer: asyncio.TimerHandle | None = None
         self._http = AiohttpClient()
         observer, self._close_observer = build_observer(
             settings.telemetry, self._metrics, self._clock
@@ -74,6 +78,7 @@ class Worker:
     async def start(self) -> int:
         """Listens and serves; returns the port. Raises OSError if it cannot listen."""
         port = await self._server.start(self._settings.server.listen)
+        self._await_next_prices()
         self._log.info(
             "serving",
             listen=self._settings.server.listen,
@@ -93,6 +98,7 @@ class Worker:
         keys = build_keys(settings.keys)
         before, self._settings = self._settings, settings
         self.engine.table = table
+        self._await_next_prices()
         self._servicer.keys = keys
         self._servicer.max_request_bytes = settings.server.max_request_bytes
         self._servicer.max_concurrent_calls = settings.server.max_concurrent_calls
@@ -115,6 +121,20 @@ class Worker:
             snapshot=self.engine.table.snapshot.version,
         )
 
+    def _await_next_prices(self) -> None:
+        """Has the table rebuilt when a price of it changes, and looks again at least daily."""
+        if self._price_timer is not None:
+            self._price_timer.cancel()
+        due = self.engine.table.snapshot.next_price_change()
+        if due is not None:
+            wait = min(max(due - self._clock.wall(), 0.0) + 1.0, _SECONDS_PER_DAY)
+            self._price_timer = asyncio.get_running_loop().call_later(wait, self._rebuild)
+
+    def _rebuild(self) -> None:
+        health = self.engine.table.health
+        self.engine.table = build_table(self._settings, self._book, self._clock.wall(), health)
+        self._await_next_prices()
+
     def unready(self) -> str | None:
         """Why no calls are wanted now, or None."""
         return "draining" if self._draining else None
@@ -122,6 +142,8 @@ class Worker:
     async def drain(self, notice: float = DRAIN_NOTICE) -> None:
         """Ends without failing a call, as far as the drain timeout allows."""
         self._draining = True
+        if self._price_timer is not None:
+            self._price_timer.cancel()
         self._log.info("draining", calls_in_flight=self._servicer.in_flight)
         await self._server.drain(notice, self._settings.server.drain_timeout)
         await self._http.close()

@@ -1,6 +1,6 @@
 """The routing table in force: the snapshot, how to reach its providers, and their health."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from trunkline_server.engine.ports import Caller
@@ -22,7 +22,6 @@ class Endpoint:
     codec: Codec
     base_url: str
     headers: tuple[tuple[str, str], ...] = field(repr=False)
-    flags: Mapping[str, str | int | bool]
     secrets: tuple[str, ...] = field(default=(), repr=False)
     connect_timeout: float = 5.0
     header_timeout: float = 600.0
@@ -51,11 +50,17 @@ class Table:
     """
 
     def __init__(
-        self, snapshot: Snapshot, endpoints: Mapping[str, Endpoint], health: HealthTable
+        self,
+        snapshot: Snapshot,
+        endpoints: Mapping[str, Endpoint],
+        health: HealthTable,
+        flags_of: Callable[[str, str], Mapping[str, str | int | bool]],
     ) -> None:
+        """`flags_of` gives the codec's switches for a provider and a vendor's model id."""
         self.snapshot = snapshot
         self.endpoints = endpoints
         self.health = health
+        self._flags_of = flags_of
         self._bindings: dict[str, Binding] = {}
         self._permitted: dict[Caller, frozenset[str] | None] = {}
 
@@ -65,7 +70,9 @@ class Table:
         if binding is None:
             endpoint = self.endpoints[deployment.provider]
             target = CodecTarget(
-                deployment.provider_model, deployment.max_output_tokens or None, endpoint.flags
+                deployment.provider_model,
+                deployment.max_output_tokens or None,
+                self._flags_of(deployment.provider, deployment.provider_model),
             )
             binding = Binding(endpoint, target)
             if len(self._bindings) >= _MEMO_LIMIT + len(self.snapshot.deployments):

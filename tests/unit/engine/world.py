@@ -78,7 +78,6 @@ class World:
                 PlainCodec(),
                 f"http://{provider}",
                 (("authorization", f"Bearer {SECRET}"),),
-                self.flags.get(provider, {}),
                 secrets=(SECRET,),
             )
             for provider in PROVIDERS
@@ -86,8 +85,11 @@ class World:
         self.http = ScriptedClient(self.script)
         self.observer = Recorder()
         self.clock = VirtualClock()
-        self.table = Table(self.snapshot, endpoints, self.health)
-        services = Services(self.http, self.clock, self.observer, self.budget, random.Random(7))
+        self.table = Table(
+            self.snapshot, endpoints, self.health, lambda provider, _: self.flags.get(provider, {})
+        )
+        self.rng = random.Random(7)
+        services = Services(self.http, self.clock, self.observer, self.budget, self.rng)
         self.engine = Engine(services, self.table)
 
     def call(self, request: v1.GenerateRequest | v1.EmbedRequest, patience: float = 60.0) -> Call:
