@@ -12,6 +12,7 @@ from trunkline_server.routing.snapshot import BalanceWeights, Deployment, Route,
 BUILT_AT = 1_760_000_000.0
 CAPABILITIES = ("streaming", "tools", "vision", "audio", "reasoning", "structured_output")
 REGIONS = ("eu", "us", "ch")
+EVEN = BalanceWeights()
 
 
 def flat(input_rate: str, output_rate: str, per_request: str = "0") -> Price:
@@ -54,7 +55,7 @@ def one_route(
     members: Sequence[Deployment],
     strategy: v1.Strategy.ValueType = v1.STRATEGY_PRIORITY,
     max_targets: int = 3,
-    balance: BalanceWeights = BalanceWeights(),
+    balance: BalanceWeights = EVEN,
 ) -> Snapshot:
     """A snapshot in which model "m" may use all members."""
     route = Route("", strategy, tuple(members), max_targets, balance)

@@ -65,9 +65,8 @@ def _scores(ready: _Ready, places: Sequence[int], case: Case) -> list[float]:
     costs = ready.tariffs.costs(places, *sizes(case))
     loads = health.loads(slots, now, case.query.stream)
     rates = health.success_rates(slots, now)
-    cheapest = by_cost * min(costs)
-    if cheapest == inf:  # No candidate has a price.
-        cheapest = 0.0
+    least = min(costs)
+    cheapest = by_cost * least if least < inf else 0.0
     quickest = by_latency * min(filter(None, loads), default=0.0)
     return [
         (cheapest / cost if cost else by_cost)
