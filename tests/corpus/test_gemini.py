@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ from tests.support.sse_oracle import read_events
 from trunkline import v1
 from trunkline.assemble import MessageAssembler
 from trunkline_server.errors import UpstreamError
-from trunkline_server.providers.codec import StreamDecoder
+from trunkline_server.providers.codec import CodecTarget, StreamDecoder
 from trunkline_server.providers.gemini import GeminiCodec
 from trunkline_server.upstream.sse import SseParser
 
@@ -316,3 +317,48 @@ def test_recorded_pause_is_kept() -> None:
     (limited,) = (recording for recording in _failed() if recording.status == 429)
     error = CODEC.decode_error(limited.status, limited.headers, limited.body)
     assert error.retry_after == pytest.approx(34.4)
+
+
+def test_calls_go_back_as_recorded_clients_sent_them() -> None:
+    """The vendor accepted what its clients returned to it after an answer with calls: the same
+    calls, with the same signatures on them, as the codec makes of that answer."""
+    accepted = {
+        exchange.origin: exchange
+        for exchange in exchanges()
+        if "enerateContent" in exchange.path and exchange.status == 200
+    }
+    compared = signed = 0
+    for recording in recordings():
+        file, _, number = recording.origin.rpartition("#")
+        following = accepted.get(f"{file}#{int(number) + 1}") if number.isdigit() else None
+        if following is None or recording.kind == "array":
+            continue
+        _, message, _ = next(_decoded(recording))
+        request = v1.GenerateRequest(messages=[message])
+        wire = CODEC.encode_generate(request, CodecTarget("any"), stream=False)
+        ours = _sent_calls(wire.body)
+        theirs = _sent_calls(following.request)
+        if ours and theirs:  # Some clients hand over to another model without the calls.
+            assert theirs[-len(ours) :] == ours, recording.origin
+            compared += 1
+            signed += any(signature for _, _, signature in ours)
+    assert compared >= 35
+    assert signed >= 25
+
+
+def _sent_calls(body: bytes | str) -> list[tuple[str, Any, bytes]]:
+    """Name, arguments and signature of each call in a request; some clients spell base64 with
+    the other alphabet."""
+    return [
+        (
+            part["functionCall"]["name"],
+            part["functionCall"].get("args", {}),
+            base64.urlsafe_b64decode(part.get("thoughtSignature", "").translate(_URL_SAFE)),
+        )
+        for content in json.loads(body)["contents"]
+        for part in content["parts"]
+        if "functionCall" in part
+    ]
+
+
+_URL_SAFE = str.maketrans("+/", "-_")

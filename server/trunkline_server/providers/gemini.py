@@ -1,6 +1,7 @@
 """The Gemini dialect: generateContent, streamGenerateContent and batchEmbedContents."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from urllib.parse import quote
 
 from trunkline import v1
@@ -41,6 +42,9 @@ class GeminiCodec:
     of all tools. JSON schemas go out verbatim. provider_options are merged deeply; `tools`
     among them are added to the request's own.
 
+    Reasoning goes back only with a signature of this dialect; the vendor asks for no more. A
+    made-up id stands in for a call's id where the vendor gives none, and is sent back like
+    any other. How parts are read, PartReader tells: the vendor's code tool becomes text.
     Grounding metadata, citations, safety ratings and log probabilities of replies have no
     place in the contract and are not kept.
     """
@@ -83,6 +87,7 @@ def _resource(model: str) -> tuple[str, str]:
     return "models/", model
 
 
+@lru_cache(maxsize=1024)
 def _resource_path(model: str) -> str:
     """The model's resource name as a path of two segments, whatever the id holds."""
     collection, model_id = _resource(model)
