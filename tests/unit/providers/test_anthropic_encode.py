@@ -349,6 +349,22 @@ def test_results_come_before_the_words_of_their_turn() -> None:
     assert [block.get("tool_use_id", "w") for block in turn["content"]] == ["1", "2", "3", "w", "w"]
 
 
+def test_options_are_merged_into_the_objects_of_the_request() -> None:
+    request = options(output_config={"task_budget": 9, "effort": "max"}, thinking="replaced")
+    request.config.reasoning.effort = v1.REASONING_EFFORT_LOW
+    request.response_format.json_schema.schema_json = "{}"
+    body = sent(request)
+    schema = {"type": "json_schema", "schema": {}}
+    assert body["output_config"] == {"effort": "max", "format": schema, "task_budget": 9}
+    assert body["thinking"] == "replaced"
+
+
+def test_a_model_in_the_path_is_encoded() -> None:
+    target = CodecTarget("a/b c@1?", flags={"path": "/models/{model}:rawPredict"})
+    path = CODEC.encode_generate(ask(), target, stream=True).path
+    assert path == "/models/a%2Fb%20c@1%3F:rawPredict"
+
+
 def test_the_person_is_not_named_to_the_vendor() -> None:
     request = ask(context=v1.CallContext(user_id="u-1", agent_id="agent"), request_id="r-1")
     request.messages[0].name = "Ada"

@@ -212,6 +212,14 @@ def test_counts_of_the_opening_alone_still_count() -> None:
     assert end.finish_reason == v1.FINISH_REASON_UNSPECIFIED
 
 
+def test_a_stop_reason_once_given_stands() -> None:
+    last = {"type": "message_delta", "delta": {"stop_reason": None}, "usage": {"output_tokens": 30}}
+    given, end_mark = closing("max_tokens")
+    _, end = decode([opening(), given, last, end_mark])
+    assert end.finish_reason == v1.FINISH_REASON_LENGTH
+    assert end.usage.output_tokens == 30
+
+
 def test_a_stream_without_counts_leaves_them_unset() -> None:
     _, end = decode([opening(usage=None), {"type": "message_stop"}])
     assert not end.HasField("usage")
