@@ -291,7 +291,7 @@ def _price_rule(ceiling: float, at: float) -> Rule:
 
 
 def _needed(query: Query) -> frozenset[str]:
-    asked = query.capabilities | {query.kind}
+    asked = query.capabilities | {query.kind} if query.kind else query.capabilities
     return asked | {"streaming"} if query.stream else asked
 
 

@@ -5,6 +5,9 @@ from typing import Literal
 
 from trunkline import v1
 
+# What the call is; empty when it may be either, as in a dry run that does not say.
+Kind = Literal["chat", "embedding", ""]
+
 
 @dataclass(slots=True)
 class Query:
@@ -17,7 +20,7 @@ class Query:
     model: str  # As in GenerateRequest.model.
     input_tokens: int = 0
     output_tokens: int = 0  # The room asked for the answer.
-    kind: Literal["chat", "embedding"] = "chat"
+    kind: Kind = "chat"
     stream: bool = False
     capabilities: frozenset[str] = frozenset()
     max_cost_per_token: float = 0.0  # USD.
