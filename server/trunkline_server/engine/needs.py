@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from trunkline import v1
-from trunkline_server.routing.query import Query
+from trunkline_server.routing.query import Kind, Query
 
 # A token is about four characters of English text in the vocabularies in use. Only used to keep
 # prompts away from windows that cannot hold them, and to settle answers whose vendor did not
@@ -62,10 +62,14 @@ def embed_query(request: v1.EmbedRequest, permitted: frozenset[str] | None) -> Q
 
 
 def route_query(request: v1.RouteRequest, permitted: frozenset[str] | None) -> Query:
-    """The routing query of a dry run."""
+    """The routing query of a dry run: of whatever the model named can do, or else of a chat
+    unless embedding is among the capabilities asked for."""
+    kind: Kind = ""
+    if not request.model:
+        kind = "embedding" if "embedding" in request.requirements.capabilities else "chat"
     return _query(
         request.model,
-        "",
+        kind,
         request.requirements,
         request.routing,
         permitted,
@@ -121,7 +125,7 @@ def _walk(messages: Iterable[v1.Message]) -> tuple[int, set[str]]:
 
 def _query(
     model: str,
-    kind: str,
+    kind: Kind,
     requirements: v1.Requirements,
     routing: v1.RoutingOptions,
     permitted: frozenset[str] | None,
