@@ -12,6 +12,7 @@ from trunkline_server.providers.gemini_contents import DIALECT
 from trunkline_server.providers.gemini_json import (
     Json,
     as_object,
+    list_at,
     object_at,
     senseless,
     text_at,
@@ -108,11 +109,12 @@ class PartReader:
             self._end_call(response_id, pieces)
         if self._partial is None:
             if not name:
-                if object_at(call, "args"):
+                if object_at(call, "args") or list_at(call, "partialArgs"):
                     raise senseless("holds a function call without a name")
                 return  # The end mark of a call that had already ended.
             signature = text_at(raw, "thoughtSignature")
             self._partial = PartialCall(text_at(call, "id"), name, signature)
+            self._open = ""
         self._partial.add(call)
         if not more:
             self._end_call(response_id, pieces)

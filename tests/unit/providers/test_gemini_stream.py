@@ -224,6 +224,27 @@ def test_a_call_in_pieces_without_its_end_mark(following: bytes) -> None:
     assert parts[0].tool_call.arguments_json == '{"a":1}'
 
 
+def test_a_text_inside_a_call_in_pieces_takes_nothing_from_either() -> None:
+    parts, _ = run(
+        event(text("a")),
+        event(call(name="f", willContinue=True)),
+        event(text("b")),
+        event(pieces(leaf("$.a", numberValue=1), more=False)),
+        LAST,
+    )
+    assert [part.text for part in parts] == ["a", "b", ""]
+    assert parts[2].tool_call.arguments_json == '{"a":1}'
+
+
+def test_more_of_a_call_that_has_ended() -> None:
+    decoder = CODEC.stream_decoder()
+    decoder.feed("", event(call(name="f")))
+    assert decoder.feed("", event(call())) == []
+    with pytest.raises(UpstreamError) as caught:
+        decoder.feed("", event(pieces(leaf("$.a", numberValue=1))))
+    assert caught.value.reason == v1.ERROR_REASON_BAD_PROVIDER_RESPONSE
+
+
 @pytest.mark.parametrize(
     "path", ["", "a", "$", "$.", "$.a[", "$[x]", "$.a..b", "$.a[1]", "$[0]", "$.s.x", "$.s[0]"]
 )
