@@ -90,8 +90,7 @@ class ReasoningDetail:
         return (
             self.kind == entry.get("type")
             and self.index == entry.get("index")
-            and "data" not in entry
-            and "data" not in self._rest
+            and not self.encrypted
         )
 
     def add(self, entry: Json) -> str:

@@ -22,14 +22,17 @@ def read_usage(usage: dict[str, Any], into: v1.Usage, true_total: int = 0) -> No
     completion = _nested(usage, "completion_tokens_details")
     entered = _count(usage, "prompt_tokens")
     written = _count(usage, "completion_tokens")
-    # DeepSeek and Together tell of the cache beside the totals; Vercel of what it wrote there.
+    # DeepSeek and Together tell of the cache beside the totals, Vercel of what it wrote there,
+    # and Alibaba of that by Anthropic's name among the details.
     cached = (
         _count(prompt, "cached_tokens")
         or _count(usage, "prompt_cache_hit_tokens")
         or _count(usage, "cached_tokens")
     )
-    cache_write = _count(prompt, "cache_write_tokens") or _count(
-        usage, "cache_creation_input_tokens"
+    cache_write = (
+        _count(prompt, "cache_write_tokens")
+        or _count(prompt, "cache_creation_input_tokens")
+        or _count(usage, "cache_creation_input_tokens")
     )
     reasoning = _count(completion, "reasoning_tokens")
     if cached + cache_write > entered:

@@ -110,6 +110,20 @@ def usage(**counts: Any) -> dict[str, Any]:
             id="cache beside the totals",
         ),
         pytest.param(
+            {
+                "prompt_tokens": 9,
+                "completion_tokens": 2,
+                "prompt_tokens_details": {"cached_tokens": 0, "cache_creation_input_tokens": 7},
+            },
+            {"input_tokens": 9, "output_tokens": 2, "cache_write_tokens": 7},
+            id="cache written, among the details",
+        ),
+        pytest.param(
+            {"prompt_tokens": 9, "completion_tokens": 2, "cached_tokens": 8},
+            {"input_tokens": 9, "output_tokens": 2, "cached_input_tokens": 8},
+            id="cached tokens beside the totals",
+        ),
+        pytest.param(
             {"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 3},
             {"input_tokens": 9, "output_tokens": 2},
             id="total that is too small",

@@ -88,6 +88,9 @@ def told(message: str, code: Any = None, kind: Any = None, param: Any = None) ->
         (403, {"error": "Your team has used all available credits"}, "QUOTA_EXCEEDED"),
         (429, {"error": {"code": "1113", "message": "Insufficient balance"}}, "QUOTA_EXCEEDED"),
         (429, {"error": {"code": "1302", "message": "High concurrency"}}, "RATE_LIMIT"),
+        # A status of certain meaning is not overruled by a word in the sentence.
+        (429, told("Too many tokens for the context window of this minute"), "RATE_LIMIT"),
+        (503, told("The model was not found on any warm server"), "SERVICE_UNAVAILABLE"),
         (408, b"", "TIMEOUT"),
         (504, b"upstream timed out", "TIMEOUT"),
         (500, told("The server had an error", None, "server_error"), "SERVICE_UNAVAILABLE"),

@@ -1,6 +1,7 @@
 """Streams of the OpenAI dialect that other gateways have got wrong."""
 
 import json
+import random
 from typing import Any
 
 import pytest
@@ -283,6 +284,73 @@ def test_reasoning_and_text_in_turn_are_two_parts() -> None:
     )
     parts = run.assembler.message().parts
     assert [(part.reasoning.text, part.text) for part in parts] == [("ac", ""), ("", "bd")]
+
+
+def pieces(text: str, rng: random.Random) -> list[str]:
+    cut = []
+    while text:
+        size = rng.randint(1, 7)
+        cut.append(text[:size])
+        text = text[size:]
+    return cut
+
+
+def random_text(rng: random.Random) -> str:
+    return "".join(rng.choice('ab {}"\\é\N{GRINNING FACE}\n') for _ in range(rng.randint(1, 40)))
+
+
+def split_calls(calls: list[dict[str, Any]], rng: random.Random) -> list[dict[str, Any]]:
+    """Fragments of the calls: each begun in its turn, then continued in random order."""
+    begun, rest = [], []
+    for index, whole in enumerate(calls):
+        function = {"name": whole["function"]["name"], "arguments": ""}
+        begun.append({"index": index, "id": whole["id"], "type": "function", "function": function})
+        rest.append([(index, piece) for piece in pieces(whole["function"]["arguments"], rng)])
+    continued = []
+    while any(rest):
+        index, piece = rng.choice([left for left in rest if left]).pop(0)
+        continued.append({"index": index, "function": {"arguments": piece}})
+    return begun + continued
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_stream_and_whole_give_the_same_message(seed: int) -> None:
+    rng = random.Random(seed)
+    message: dict[str, Any] = {"content": None}
+    deltas: list[dict[str, Any]] = [{"role": "assistant", "content": None}]
+    details: list[dict[str, Any]] = []
+    for index in range(rng.randint(0, 3)):
+        about = {"index": index, "format": rng.choice(["unknown", "anthropic-claude-v1"])}
+        if rng.random() < 0.5:
+            # Two of the same index, as the newer models of OpenAI give them.
+            for _ in range(rng.randint(1, 2)):
+                details.append({**about, "type": "reasoning.encrypted", "data": random_text(rng)})
+                deltas.append({"reasoning_details": [details[-1]]})
+            continue
+        text, kind = random_text(rng), {**about, "type": "reasoning.text"}
+        details.append({**kind, "text": text, "signature": f"s{index}"})
+        deltas += [{"reasoning_details": [{**kind, "text": p}]} for p in pieces(text, rng)]
+        deltas.append({"reasoning_details": [{**kind, "signature": f"s{index}"}]})
+    if details:
+        message["reasoning_details"] = details
+    for name in ("reasoning_content", "content", "refusal"):
+        if rng.random() < 0.5 and not (details and name == "reasoning_content"):
+            message[name] = random_text(rng)
+            deltas += [{name: piece} for piece in pieces(message[name], rng)]
+    calls = [
+        {"id": f"id{i}", "function": {"name": "f", "arguments": random_text(rng)}}
+        for i in range(rng.randint(0, 4))
+    ]
+    message["tool_calls"] = calls
+    deltas += [{"tool_calls": [fragment]} for fragment in split_calls(calls, rng)]
+
+    run = Run(*(chunk(delta) for delta in deltas), chunk({}, "stop"), DONE)
+    body = {**chunk(), "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
+    response = v1.GenerateResponse()
+    OpenAIChatCodec().decode_generate(json.dumps(body).encode(), response)
+    end = run.decoder.finish()
+    assert run.assembler.message() == response.message
+    assert (end.finish_reason, end.model) == (response.finish_reason, response.model)
 
 
 def test_decoders_share_nothing() -> None:
