@@ -4,8 +4,8 @@ Only plain data is read: maps with text keys, lists, and scalars of the core typ
 keep their text as written, so that prices stay exact and `no` can be told from `"no"`.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Literal
 
 import yaml
@@ -19,35 +19,53 @@ _Loader: type[yaml.SafeLoader] | type[yaml.CSafeLoader] = getattr(
 
 _MAX_CHARACTERS = 16 * 1024 * 1024
 # Aliases repeat what they name: a file may be short and its tree without end.
-_MAX_NODES = 1_000_000
+_MAX_NODES = 300_000
 _MAX_DEPTH = 32
 
 _TAG_PREFIX = "tag:yaml.org,2002:"
 _SCALARS = frozenset({"str", "int", "float", "bool", "null", "timestamp"})
 
+_NO_ENTRIES: Mapping[str, "Node"] = MappingProxyType({})
+
 Kind = Literal["map", "list", "text", "number", "bool", "null"]
 
+_KINDS: Mapping[str, Kind] = {"int": "number", "float": "number", "bool": "bool", "null": "null"}
 
-@dataclass(frozen=True, slots=True)
+
 class Node:
     """One value, its line, and its path from the root, such as `deployments[0].price`.
 
     `line` is that of the key for values of a map. `text` is a scalar as written. A `text`
-    node is quoted or looks like no other type.
+    node is quoted or looks like no other type. Large tables have a hundred thousand of them.
     """
 
-    kind: Kind
-    line: int
-    path: str
-    text: str = ""
-    entries: dict[str, "Node"] = field(default_factory=dict)
-    items: tuple["Node", ...] = ()
+    __slots__ = ("entries", "items", "kind", "line", "path", "text")
+
+    def __init__(
+        self,
+        kind: Kind,
+        line: int,
+        path: str,
+        *,
+        text: str = "",
+        entries: Mapping[str, "Node"] = _NO_ENTRIES,
+        items: tuple["Node", ...] = (),
+    ) -> None:
+        self.kind = kind
+        self.line = line
+        self.path = path
+        self.text = text
+        self.entries = entries
+        self.items = items
 
     def walk(self) -> Iterator["Node"]:
         """This node and all below it."""
-        yield self
-        for child in (*self.entries.values(), *self.items):
-            yield from child.walk()
+        pending = [self]
+        while pending:
+            node = pending.pop()
+            yield node
+            pending += node.entries.values()
+            pending += node.items
 
 
 def read_yaml(text: str, name: str) -> tuple[Node, list[Problem]]:
@@ -135,5 +153,4 @@ class _Builder:
 
 
 def _scalar_kind(tag: str) -> Kind:
-    kinds: dict[str, Kind] = {"int": "number", "float": "number", "bool": "bool", "null": "null"}
-    return kinds.get(tag.removeprefix(_TAG_PREFIX), "text")
+    return _KINDS.get(tag.removeprefix(_TAG_PREFIX), "text")
