@@ -8,9 +8,9 @@ from typing import Any
 import grpc
 from grpc_channelz.v1 import channelz
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from trunkline_server.rpc import inference
+from trunkline_server.rpc.reflection import enable_reflection
 
 # The transport's own limit stands above the router's, so that a request between the two is
 # answered with a typed error and not with the transport's generic one.
@@ -84,14 +84,9 @@ class RpcServer:
         self._server.add_generic_rpc_handlers((servicer.handlers(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         channelz.add_channelz_servicer(self._server)
-        names = (
-            inference.SERVICE,
-            health.SERVICE_NAME,
-            "grpc.channelz.v1.Channelz",
-            reflection.SERVICE_NAME,
-        )
         if options.reflection:
-            reflection.enable_server_reflection(names, self._server)
+            services = (inference.SERVICE, health.SERVICE_NAME, "grpc.channelz.v1.Channelz")
+            enable_reflection(services, self._server)
 
     async def start(self, address: str) -> int:
         """Listens on host:port and serves; returns the port. Raises OSError if it cannot."""
