@@ -365,6 +365,27 @@ def test_a_model_in_the_path_is_encoded() -> None:
     assert path == "/models/a%2Fb%20c@1%3F:rawPredict"
 
 
+def test_what_says_nothing_is_not_sent() -> None:
+    unsigned = v1.Part(
+        reasoning=v1.Reasoning(text="Hm."), signature=v1.Signature(dialect="anthropic")
+    )
+    request = assistant(unsigned, v1.Part(text="Yes."))
+    request.response_format.SetInParent()
+    body = sent(request)
+    assert body["messages"][1]["content"] == [{"type": "text", "text": "Yes."}]
+    assert "output_config" not in body
+
+
+def test_a_file_that_is_a_picture_is_sent_as_one() -> None:
+    content = [
+        file(data=b"png", media_type="image/png", filename="a.png"),
+        file(uri="data:image/png;base64,cG5n"),
+    ]
+    blocks = sent(user(*content))["messages"][0]["content"]
+    source = {"type": "base64", "media_type": "image/png", "data": "cG5n"}
+    assert blocks == [{"type": "image", "source": source}] * 2
+
+
 def test_the_person_is_not_named_to_the_vendor() -> None:
     request = ask(context=v1.CallContext(user_id="u-1", agent_id="agent"), request_id="r-1")
     request.messages[0].name = "Ada"
