@@ -220,9 +220,12 @@ class AsyncStream:
         except asyncio.CancelledError:
             # gRPC raises this for cancel() as well; only then is it ours to translate.
             task = asyncio.current_task()
-            if not self._is_cancelled() or (task is not None and task.cancelling()):
-                raise
-            raise self._record.cancelled() from None
+            if self._is_cancelled() and (task is None or not task.cancelling()):
+                raise self._record.cancelled() from None
+            # gRPC cancels the call too, but for a task that is cancelled between the sending
+            # of its request and its waking up; that call would run on to its deadline.
+            self.cancel()
+            raise
         except grpc.aio.AioRpcError as error:
             raise _translate(error, self._record.request_id) from error
         if event is grpc.aio.EOF:

@@ -39,4 +39,4 @@ def _refuse_second_model(model: str) -> None:
 def text_of(answer: v1.GenerateResponse | v1.Message) -> str:
     """The text parts of an answer, joined; reasoning and tool calls are left out."""
     message = answer.message if isinstance(answer, v1.GenerateResponse) else answer
-    return "".join(part.text for part in message.parts if part.HasField("text"))
+    return "".join(part.text for part in message.parts)

@@ -113,8 +113,14 @@ class Served:
         return f"127.0.0.1:{self.port}"
 
     async def start(self) -> None:
-        unlimited = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-        self._server = grpc.aio.server(options=unlimited)
+        options = [
+            ("grpc.max_receive_message_length", -1),
+            ("grpc.max_send_message_length", -1),
+            # With it, port 0 may be a port that another server listens on already, and the
+            # kernel would share the calls out between the two.
+            ("grpc.so_reuseport", 0),
+        ]
+        self._server = grpc.aio.server(options=options)
         add_InferenceServiceServicer_to_server(self.router, self._server)
         address = f"127.0.0.1:{self.port}"
         if self._credentials is None:

@@ -18,6 +18,8 @@ from tests.unit.client.scripted import (
     text_event,
 )
 from trunkline import (
+    AsyncClient,
+    AsyncStream,
     CallCancelledError,
     InternalError,
     StreamInterruptedError,
@@ -94,6 +96,76 @@ async def test_leaving_a_stream_cancels_it_at_the_server(
         await stream.next()
     assert caught.value.reason == v1.ERROR_REASON_CANCELLED
     assert caught.value.request_id == "call-1"
+
+
+async def test_cancelling_beside_a_waiting_read(served: Served, connect: Connect) -> None:
+    waiting = asyncio.Event()
+
+    async def script(request: Any, context: Context) -> AsyncIterator[v1.StreamGenerateResponse]:
+        yield start_event()
+        waiting.set()
+        await asyncio.Event().wait()
+
+    served.router.on_stream = script
+    stream = await connect(served.target).stream("x")
+    await stream.next()
+    reading = asyncio.create_task(stream.next())
+    await asyncio.wait_for(waiting.wait(), 10)
+    await stream.cancel()
+    with pytest.raises(CallCancelledError):
+        await asyncio.wait_for(reading, 10)
+
+
+async def test_cancelling_the_reading_task_cancels_the_stream(served: Served) -> None:
+    waiting, ended = asyncio.Event(), asyncio.Event()
+
+    async def script(request: Any, context: Context) -> AsyncIterator[v1.StreamGenerateResponse]:
+        try:
+            yield start_event()
+            waiting.set()
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    served.router.on_stream = script
+    async with AsyncClient(served.target) as client:
+        reading = asyncio.create_task(client.stream("x").message())
+        await asyncio.wait_for(waiting.wait(), 10)
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        await asyncio.wait_for(ended.wait(), 10)
+
+
+async def read_one(stream: AsyncStream) -> bool:
+    return await anext(stream, None) is not None
+
+
+async def test_cancelling_the_reader_before_it_wakes_up(served: Served) -> None:
+    ended = asyncio.Event()
+
+    async def script(request: Any, context: Context) -> AsyncIterator[v1.StreamGenerateResponse]:
+        try:
+            yield start_event()
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    served.router.on_stream = script
+    async with AsyncClient(served.target) as client:
+        stream = client.stream("x")
+        # gRPC's own task that sends the request; the reader waits for it first. Our callback
+        # stands before the reader's wake-up, so the cancellation falls into the gap.
+        sending = stream._call._preparation  # type: ignore[attr-defined] # It has no public name.
+        reading: asyncio.Task[bool]
+        sending.add_done_callback(lambda _: reading.cancel())
+        reading = asyncio.create_task(read_one(stream))
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        assert stream._call.cancelled()
+        # The cancellation may overtake the request; the server then never sees the call.
+        if served.router.calls:
+            await asyncio.wait_for(ended.wait(), 10)
 
 
 async def test_leaving_after_the_end_event_cancels_nothing(
