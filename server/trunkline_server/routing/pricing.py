@@ -127,9 +127,9 @@ class _Band:
         audio = max(usage.input_audio_tokens - cached_audio, 0)
         cached = max(usage.cached_input_tokens - cached_audio, 0)
         write = max(usage.cache_write_tokens - write_1h, 0)
-        rest = usage.input_tokens - audio - cached - cached_audio - write - write_1h
+        plain = max(usage.input_tokens - audio - cached - cached_audio - write - write_1h, 0)
         return (
-            max(rest, 0) * (self.inp or 0)
+            plain * (self.inp or 0)
             + cached * self.cached
             + write * self.write
             + write_1h * self.write_1h
@@ -141,8 +141,8 @@ class _Band:
         """Yocto-USD of all output, likewise."""
         reasoning = usage.reasoning_tokens
         audio = usage.output_audio_tokens
-        rest = max(usage.output_tokens - reasoning - audio, 0)
-        return rest * (self.out or 0) + reasoning * self.reasoning + audio * self.audio_out
+        plain = max(usage.output_tokens - reasoning - audio, 0)
+        return plain * (self.out or 0) + reasoning * self.reasoning + audio * self.audio_out
 
 
 class _Schedule:
@@ -169,7 +169,7 @@ class Price:
     million tokens.
     """
 
-    __slots__ = ("_latest_first", "_only", "versions")
+    __slots__ = ("_hash", "_latest_first", "_only", "versions")
 
     def __init__(self, versions: Sequence[Version]) -> None:
         if not versions:
@@ -178,6 +178,7 @@ class Price:
         schedules = [_Schedule(version) for version in versions]
         self._latest_first = tuple(reversed(schedules))
         self._only = schedules[0] if len(schedules) == 1 else None
+        self._hash = hash(self.versions)
 
     @classmethod
     def flat(cls, rates: Rates) -> "Price":
@@ -188,7 +189,7 @@ class Price:
         return isinstance(other, Price) and self.versions == other.versions
 
     def __hash__(self) -> int:
-        return hash(self.versions)
+        return self._hash
 
     def __repr__(self) -> str:
         return f"Price({list(self.versions)!r})"

@@ -47,7 +47,7 @@ def check_settings(settings: Settings, known: Known, lines: Mapping[str, int]) -
     complaints = (
         *_server(settings),
         *_providers(settings.providers, known, lines),
-        *_deployments(settings, lines),
+        *_deployments(settings),
         *_policies(settings, "models", settings.models),
         *_policies(settings, "routes", settings.routes),
         *_models(settings),
@@ -140,7 +140,7 @@ def deployment_name(deployment: DeploymentSettings) -> str:
     return deployment.name or f"{deployment.provider}-{deployment.model.replace('/', '-')}"
 
 
-def _deployments(settings: Settings, lines: Mapping[str, int]) -> Iterator[Complaint]:
+def _deployments(settings: Settings) -> Iterator[Complaint]:
     seen: dict[str, int] = {}
     for index, deployment in enumerate(settings.deployments):
         path = f"deployments[{index}]"
@@ -159,10 +159,6 @@ def _deployments(settings: Settings, lines: Mapping[str, int]) -> Iterator[Compl
         if deployment.provider and deployment.provider not in settings.providers:
             hint = suggestion(deployment.provider, settings.providers)
             yield f"{path}.provider", f"{deployment.provider!r} is not under providers{hint}"
-        price = deployment.price
-        given = {f"{path}.price.input", f"{path}.price.output"} & lines.keys()
-        if price is not None and price.input is None and price.output is None and not given:
-            yield f"{path}.price", "lacks input and output; set at least one"
 
 
 def _policies(

@@ -10,7 +10,7 @@ from trunkline_server.settings.checks import Known, check_settings
 from trunkline_server.settings.problems import ConfigError, InvalidValueError, Problem
 from trunkline_server.settings.records import map_of
 from trunkline_server.settings.schema import ProviderSettings, Settings, read_settings
-from trunkline_server.settings.secrets import resolve_secret
+from trunkline_server.settings.secrets import Secret, resolve_secret
 from trunkline_server.settings.values import Context, Reader
 from trunkline_server.settings.yaml_source import read_yaml
 
@@ -51,15 +51,15 @@ def parse(
     context = Context(os.environ if env is None else env, base or Path(), problems)
     known = known or Known()
     settings = read_settings(root, context)
+    lines = {node.path: node.line for node in root.walk()}
     settings = replace(
         settings,
         providers={
-            key: _with_usual_key(key, provider, known, context)
+            key: _with_usual_key(key, provider, known, context, lines)
             for key, provider in settings.providers.items()
         },
         files=tuple(dict.fromkeys(context.files)),
     )
-    lines = {node.path: node.line for node in root.walk()}
     found = [*context.problems, *check_settings(settings, known, lines)]
     if found:
         raise ConfigError(name, found, settings.files)
@@ -83,7 +83,7 @@ def read_records(text: str, name: str, reader: Reader[R]) -> dict[str, R]:
 
 
 def _with_usual_key(
-    name: str, provider: ProviderSettings, known: Known, context: Context
+    name: str, provider: ProviderSettings, known: Known, context: Context, lines: Mapping[str, int]
 ) -> ProviderSettings:
     """A provider with the API key that its kind's variable holds, unless it has its own.
 
@@ -96,10 +96,12 @@ def _with_usual_key(
     if reference is None:
         return provider
     try:
-        return replace(provider, api_key=resolve_secret(reference, context.env, context.base))
+        secret = resolve_secret(reference, context.env, context.base)
     except InvalidValueError as error:
-        context.problems.append(Problem(0, f"providers.{name}", str(error)))
-        return provider
+        path = f"providers.{name}"
+        context.problems.append(Problem(lines[path], path, str(error)))
+        secret = Secret("", reference)  # Wrong, as reported, but not missing besides.
+    return replace(provider, api_key=secret)
 
 
 def usual_key(variables: Sequence[str], env: Mapping[str, str]) -> str | None:

@@ -168,6 +168,12 @@ class PriceSettings:
     per_request: Annotated[Decimal, read.dollars] = Decimal(0)
 
 
+def _price(node: Node, context: Context) -> PriceSettings:
+    if node.kind == "map" and not {"input", "output"} & node.entries.keys():
+        context.report(node, "lacks input and output; set at least one")
+    return record(PriceSettings)(node, context)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeploymentSettings:
     """`deployments[]`: a provider's model in a region. Unset facts come from the catalogue."""
@@ -191,7 +197,7 @@ class DeploymentSettings:
     context_tokens: Annotated[int | None, read.integer(1, 10**9)] = None
     max_output_tokens: Annotated[int | None, read.integer(1, 10**9)] = None
     # Replaces the price table's price.
-    price: Annotated[PriceSettings | None, record(PriceSettings)] = None
+    price: Annotated[PriceSettings | None, _price] = None
     # False keeps it out of every plan.
     enabled: Annotated[bool, read.boolean] = True
 

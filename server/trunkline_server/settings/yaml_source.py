@@ -81,9 +81,11 @@ def read_yaml(text: str, name: str) -> tuple[Node, list[Problem]]:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 0
         problem = Problem(line, "", f"is not valid YAML: {error.problem or error.context}")
-        raise ConfigError(name, [problem]) from error
+        # Not chained: the library's own error quotes lines of the file.
+        raise ConfigError(name, [problem]) from None
     except yaml.YAMLError as error:
-        raise ConfigError(name, [Problem(0, "", f"is not valid YAML: {error}")]) from error
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(name, [Problem(0, "", f"is not valid YAML: {reason}")]) from None
     except RecursionError:
         raise ConfigError(name, [Problem(0, "", "is nested too deeply")]) from None
     if root is None:

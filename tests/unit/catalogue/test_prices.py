@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal
 from functools import cache
+from pathlib import Path
 
 import pytest
 from genai_prices import data as reference
 from genai_prices.types import ModelInfo, ModelPrice, Provider, TieredPrices, Usage
 
 from trunkline import v1
-from trunkline_server.catalogue.price_table import InstalledTable
+from trunkline_server.catalogue.price_table import InstalledTable, PriceTableError
 from trunkline_server.catalogue.prices import PriceBook, compile_match, compile_price
 
 # Price keys of which a Usage counts nothing, so that the model's price is unknown.
@@ -301,3 +302,39 @@ def test_match_clauses(clause: dict[str, object], text: str, matches: bool) -> N
 def test_an_unknown_clause_is_an_error() -> None:
     with pytest.raises(ValueError, match="unknown match clause 'sounds_like'"):
         compile_match({"sounds_like": "gpt"})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "genai-prices has no table"),
+        ("providers = []\n", "genai-prices has its table in a form that is not understood"),
+        (
+            "    Provider(\n        id='a',\n        models=[Modell()],\n    ),\n",
+            "genai-prices has a in a form that is not understood: name 'Modell' is not defined",
+        ),
+        (
+            "    Provider(\n        id='a',\n        models=[\n    ),\n",
+            "genai-prices has a in a form that is not understood",
+        ),
+    ],
+)
+def test_a_table_that_is_not_understood(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, message: str
+) -> None:
+    package = tmp_path / "genai_prices"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    if text is not None:
+        (package / "data.py").write_text(text)
+    monkeypatch.delitem(sys.modules, "genai_prices", raising=False)
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    with pytest.raises(PriceTableError, match=message):
+        PriceBook(InstalledTable()).models("a")
+
+
+def test_a_table_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "genai_prices", raising=False)
+    monkeypatch.setattr(sys, "path", [])
+    with pytest.raises(PriceTableError, match="genai-prices is not installed"):
+        InstalledTable()

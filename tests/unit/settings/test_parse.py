@@ -18,6 +18,7 @@ from trunkline_server.settings import (
     Known,
     ProviderKind,
     Settings,
+    load,
     parse,
 )
 
@@ -204,7 +205,7 @@ def test_wrong_configurations(case: str) -> None:
     """Each case is a text, an arrow, and exactly the lines that it is refused with."""
     text, _, expected = case.partition("->\n")
     found = problems(text)
-    if expected.endswith("...\n"):  # The rest is the YAML library's wording.
+    if expected.endswith("YAML: ...\n"):  # The rest is the YAML library's wording.
         assert found[0].startswith(expected.removesuffix("...\n"))
     else:
         assert found == expected.splitlines()
@@ -312,6 +313,36 @@ def test_aliases_are_read_and_bounded() -> None:
         "trunkline.yaml:1: is nested too deeply; does an alias name itself?"
     ]
     assert problems("a: " + "[" * 5000 + "]" * 5000)[0].startswith("trunkline.yaml")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot be read: No such file or directory"),
+        (b"\xff\xfe\x00", "is not UTF-8 text"),
+        (b"a: \x00", "is not valid YAML: "),
+        (b"# " + b"x" * (16 * 2**20), "is larger than 16 MiB"),
+    ],
+    ids=["missing", "not-text", "control-character", "huge"],
+)
+def test_files_that_are_no_configuration(
+    tmp_path: Path, content: bytes | None, message: str
+) -> None:
+    path = tmp_path / "t.yaml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        load(path, ENV, KNOWN)
+    assert str(caught.value).startswith(f"{path}: {message}")
+
+
+def test_a_usual_variable_that_no_header_may_hold() -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(MINIMAL, env={"OPENAI_API_KEY": "sk-\nsecret"})
+    assert str(caught.value).splitlines() == [
+        "trunkline.yaml:1: providers.openai: the environment variable OPENAI_API_KEY holds "
+        "characters that no header may hold",
+    ]
 
 
 def test_every_setting_is_documented() -> None:
