@@ -1,7 +1,7 @@
 """Prices as straight lines, so that many candidates are compared cheaply."""
 
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from math import inf
 from typing import NamedTuple
 
@@ -65,13 +65,19 @@ class Tariffs:
         per_input = (price.estimate(high, 0, self.at) - at_low) / width if width else 0.0
         return Line(at_low - per_input * low, per_input, per_output, 1.0 / width if width else 0.0)
 
-    def costs(self, places: Iterable[int], inputs: int, outputs: int) -> list[float]:
-        """What the deployments at some places would charge, in nanos; infinite: unpriced."""
+    def costs(self, places: Sequence[int], inputs: int, outputs: int) -> list[float]:
+        """What the deployments at some places would charge, in nanos; infinite: unpriced.
+
+        The places ascend when they are those of all.
+        """
         band = self.band(inputs)
         lines = self._bands.get(band) or self._draw(band)
+        if len(places) < len(lines):
+            lines = [lines[place] for place in places]
+        read, written = float(inputs), float(outputs)
         return [
-            fixed + per_input * inputs + per_output * outputs
-            for fixed, per_input, per_output, _ in [lines[place] for place in places]
+            fixed + per_input * read + per_output * written
+            for fixed, per_input, per_output, _ in lines
         ]
 
     def _draw(self, band: int) -> list[Line]:

@@ -309,9 +309,11 @@ class HealthTable:
         kept = 1.0 if now is None else exp((row.stamp - now) / self.policy.ewma_seconds)
         return (row.good * kept + 1.0) / (row.calls * kept + 1.0)
 
-    def success_rates(self, slots: Iterable[int], now: float) -> list[float]:
+    def success_rates(self, slots: Sequence[int], now: float) -> list[float]:
         """The success rates of many, as `success_rate` gives them."""
         flawed = self._flawed
+        if flawed.isdisjoint(slots):
+            return [1.0] * len(slots)
         return [self.success_rate(slot, now) if slot in flawed else 1.0 for slot in slots]
 
     def in_flight(self, slot: int) -> int:

@@ -137,6 +137,19 @@ def test_open_times_double_up_to_the_bound_and_start_anew() -> None:
     assert lengths == [10, 20, 35, 35, 35]
 
 
+def test_the_error_rate_starts_anew_after_closing() -> None:
+    policy = BreakerPolicy(consecutive_failures=99, min_calls=10, ewma_seconds=1e6)
+    breaker = Breaker()
+    for _ in range(5):
+        breaker.succeed(0, policy)
+        breaker.fail(0, policy)
+    assert not breaker.is_closed
+    breaker.succeed(10, policy)
+    breaker.succeed(10, policy)
+    breaker.fail(10, policy)
+    assert breaker.is_closed, "one failure is not a rate"
+
+
 def test_neutral_gives_back_no_more_places_than_were_taken() -> None:
     breaker = Breaker()
     play(breaker, [*FAILED_AT_0, (10, "neutral"), (10, "neutral"), (10, "begin"), (10, "begin")])

@@ -136,6 +136,16 @@ def test_a_sample_never_holds_fewer_than_wanted_while_all_are_fit() -> None:
         assert case.probes
 
 
+def test_a_sample_of_one_and_the_same_is_topped_up() -> None:
+    class Stuck(random.Random):
+        def random(self) -> float:
+            return 0.5
+
+    case = case_of(weighted(*[1.0] * 40), want=3)
+    case.rng = Stuck()
+    assert field_of(case) == [20, 0, 1, 2]
+
+
 def test_a_sample_short_of_fit_ones_asks_for_the_whole_pool() -> None:
     case = case_of(weighted(*[1.0] * 40), want=3, unfit=set(range(39)))
     field_of(case)

@@ -314,15 +314,21 @@ def test_state_is_carried_over_by_name() -> None:
     assert set(new.blocked(50.0)) == set()
 
 
-def test_a_call_begun_before_a_reload_ends_in_the_new_table() -> None:
-    old = HealthTable(["a", "b"], BreakerPolicy(consecutive_failures=1))
-    old.begin(1, 0.0)
-    new = HealthTable(["b"], BreakerPolicy(consecutive_failures=1), old)
-    assert new.in_flight(0) == 1
+def test_calls_begun_before_a_reload_end_in_the_new_table() -> None:
+    policy = BreakerPolicy(consecutive_failures=1)
+    old = HealthTable(["a", "b"], policy)
+    for _ in range(3):
+        old.begin(1, 0.0)
+    new = HealthTable(["b", "a"], policy, old)
+    assert new.in_flight(0) == 3
+    old.neutral(1, 1.0)
+    old.succeed(1, 1.0, 0.5)
+    assert (new.in_flight(0), new.in_flight(1)) == (1, 0)
+    assert new.loads([0, 1], 1.0) == [1.0, 0.0]
     old.fail(1, 1.0)
     assert new.in_flight(0) == 0
     assert set(new.blocked(1.0)) == {0}
-    assert new.success_rates([0], 1.0) == [0.5]
+    assert new.success_rates([0, 1], 1.0) == [pytest.approx(2 / 3), 1.0]
 
 
 def test_a_table_can_be_taken_over_twice() -> None:

@@ -96,6 +96,51 @@ def test_queries_of_one_class_share_a_pool_and_others_do_not() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("input_tokens", [0, 999, 1_000, 1_001, 1_999, 2_000, 2_001]),
+        ("output_tokens", [0, 999, 1_000, 1_001, 1_999, 2_000, 2_001]),
+        ("min_quality", [0.0, 0.2, 0.3, 0.4, 0.7, 0.9]),
+        ("max_cost_per_token", [0.0, 0.9e-6, 1e-6, 1.1e-6, 2e-6, 3e-6]),
+        ("data_residency", ["", "eu", "us", "ch"]),
+        ("stream", [False, True]),
+        ("kind", ["chat", "embedding"]),
+        ("capabilities", [frozenset(), frozenset({"tools"})]),
+        ("allowed_providers", [(), ("p0",), ("p1", "p2")]),
+        ("denied_providers", [(), ("p0",), ("p1", "p2")]),
+        ("models", [None, frozenset({"m"}), frozenset({"n"}), frozenset({"m", "n"})]),
+    ],
+)
+def test_each_condition_is_part_of_the_key(name: str, values: list[object]) -> None:
+    """Every value in both orders, around every threshold: no two may share a wrong pool."""
+    rows = [
+        deployment(
+            slot,
+            model=("m", "n")[slot % 2],
+            context_tokens=(0, 1_000, 2_000)[slot % 3],
+            quality=(0.0, 0.3, 0.7)[slot % 3],
+            price=(None, flat("1", "1"), flat("1", "2"))[slot % 3],
+            residency=frozenset((("eu",), ("us",), ())[slot % 3]),
+            provider=f"p{slot % 3}",
+            capabilities=frozenset(
+                (("chat", "streaming"), ("embedding",), ("chat", "tools"))[slot % 3]
+            ),
+        )
+        for slot in range(6)
+    ]
+    route = Route("r", v1.STRATEGY_PRIORITY, tuple(rows))
+    for order in (values, values[::-1]):
+        snapshot = Snapshot("v", rows, {}, {"r": route}, {}, BUILT_AT)
+        for value in order:
+            query = Query("route:r", **{name: value})  # type: ignore[arg-type] # By name.
+            assert list(pool_of(snapshot, query).members) == [
+                row
+                for row in rows
+                if not naive_reason(row, query) and row.model in (query.models or {"m", "n"})
+            ]
+
+
 def test_pools_are_bounded_by_their_members() -> None:
     rows = [deployment(slot, provider=f"p{slot % 50}") for slot in range(10_000)]
     snapshot = one_route(rows)

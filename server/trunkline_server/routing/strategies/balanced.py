@@ -60,8 +60,11 @@ def _ready(pool: Pool, members: Sequence[Deployment]) -> _Ready:
 def _scores(ready: _Ready, places: Sequence[int], case: Case) -> list[float]:
     by_cost, by_latency, by_rate, by_quality = ready.weights
     health, now = case.health, case.now
-    slots = [ready.slots[place] for place in places]
-    qualities = [ready.qualities[place] for place in places]
+    slots: Sequence[int] = ready.slots
+    qualities: Sequence[float] = ready.qualities
+    if len(places) < len(slots):
+        slots = [slots[place] for place in places]
+        qualities = [qualities[place] for place in places]
     costs = ready.tariffs.costs(places, *sizes(case))
     loads = health.loads(slots, now, case.query.stream)
     rates = health.success_rates(slots, now)
