@@ -4,7 +4,7 @@ import functools
 import math
 import random
 import time
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
@@ -32,7 +32,7 @@ def mutate(request: Message, rng: random.Random) -> None:
     """Changes, adds or drops one field, somewhere down in the request."""
     message = request
     while True:
-        field: FieldDescriptor = rng.choice(list(message.DESCRIPTOR.fields))
+        field = cast("FieldDescriptor", rng.choice(list(message.DESCRIPTOR.fields)))
         value = getattr(message, field.name)
         kind = field.message_type
         if kind is None:
