@@ -1,11 +1,8 @@
 """From settings, catalogue and prices to the table that calls are routed by."""
 
-import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import Field, dataclass, field, fields, is_dataclass
-from decimal import Decimal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from functools import partial
-from typing import Any, ClassVar, Protocol
 
 from trunkline import v1
 from trunkline_server.catalogue.models import (
@@ -16,6 +13,7 @@ from trunkline_server.catalogue.models import (
 )
 from trunkline_server.catalogue.prices import PriceBook
 from trunkline_server.catalogue.rows import ProviderRow, provider_rows
+from trunkline_server.catalogue.version import table_version
 from trunkline_server.routing.pricing import Price, Rates
 from trunkline_server.routing.snapshot import (
     AttemptPolicy,
@@ -42,10 +40,6 @@ from trunkline_server.settings import (
 )
 
 _USER_AGENT = "trunkline"
-
-
-class _Dataclass(Protocol):
-    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +133,7 @@ def compile_snapshot(
         for name, members in _members(settings, public).items()
     }
     endpoints = {provider.name: provider.endpoint for provider in providers.values()}
-    version = _version(deployments, (model_routes, routes), templates, endpoints)
+    version = table_version(deployments, (model_routes, routes), templates, endpoints)
     return CompiledTable(
         version=version,
         snapshot=Snapshot(version, deployments, model_routes, routes, templates, now),
@@ -323,49 +317,3 @@ def _flags_of(
     if entry is None or not entry.flags:
         return row.endpoint.flags
     return {**entry.flags, **row.endpoint.flags}
-
-
-def _version(
-    deployments: Sequence[Deployment],
-    policies: tuple[Mapping[str, Route], ...],
-    templates: Mapping[str, ProviderTemplate],
-    endpoints: Mapping[str, Endpoint],
-) -> str:
-    """A short hash of all that is routed by, credentials and price functions left out."""
-    digest = hashlib.sha256()
-    prices: dict[int, str] = {}
-    for row in deployments:
-        key = id(row.price)
-        if key not in prices:
-            prices[key] = _canonical(row.price.versions if row.price else None)
-        digest.update(_canonical([*_values(row, {"price"}), prices[key]]).encode())
-    for group in policies:
-        for name, route in sorted(group.items()):
-            names = [member.name for member in route.members]
-            digest.update(_canonical([name, *_values(route, {"members"}), names]).encode())
-    for name in templates:
-        digest.update(_canonical(_values(templates[name], {"price_of"})).encode())
-        names = [header for header, _ in endpoints[name].headers]
-        digest.update(
-            _canonical([*_values(endpoints[name], {"headers", "secrets"}), names]).encode()
-        )
-    return digest.hexdigest()[:12]
-
-
-def _values(row: _Dataclass, left_out: Collection[str] = ()) -> list[object]:
-    return [getattr(row, each.name) for each in fields(row) if each.name not in left_out]
-
-
-def _canonical(value: object) -> str:
-    """A text that is equal for equal values, in every process."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return _canonical(_values(value))
-    if isinstance(value, Decimal):
-        return format(value.normalize(), "f")
-    if isinstance(value, frozenset):
-        return _canonical(sorted(value))
-    if isinstance(value, Mapping):
-        return _canonical([[key, value[key]] for key in sorted(value)])
-    if isinstance(value, list | tuple):
-        return f"[{','.join(map(_canonical, value))}]"
-    return repr(value)
