@@ -53,7 +53,7 @@ class Router:
 
 @asynccontextmanager
 async def router(
-    config: str, *, env: Mapping[str, str] = ENVIRONMENT, **server: str | int
+    config: str, /, *, env: Mapping[str, str] = ENVIRONMENT, **server: str | int
 ) -> AsyncGenerator[Router]:
     """A router with this configuration, listening on a free port; `server` are its settings."""
     registry = CollectorRegistry()
@@ -101,7 +101,7 @@ async def routed(
     async with AsyncExitStack() as stack:
         faulty = [await stack.enter_async_context(FaultServer(script)) for script in scripts]
         config = openai_at(*(each.url for each in faulty), policy=policy)
-        yield await stack.enter_async_context(router(config, **server)), faulty
+        yield await stack.enter_async_context(router(config, env=ENVIRONMENT, **server)), faulty
 
 
 def ask(text: str = "hello", model: str = "large") -> v1.GenerateRequest:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from trunkline import v1
 from trunkline_server.engine.attempt import Services
 from trunkline_server.engine.call import Call, Course, total_cost
-from trunkline_server.engine.needs import embed_query, generate_query, route_query
+from trunkline_server.engine.needs import embed_query, generate_query, route_query, unmet_needs
 from trunkline_server.engine.operations import EMBED, GENERATE
 from trunkline_server.engine.ports import Caller
 from trunkline_server.engine.stream import Send, StreamLoop
@@ -41,7 +41,7 @@ class Engine:
         """Answers a conversation in one piece. Raises TrunklineError."""
         with self._observed(call):
             _refuse_cache_only(request.cache)
-            permitted = self._table.permitted_models(call.caller)
+            permitted = self._table.permitted_models(call.caller, request.model)
             course = self._plan(call, generate_query(request, False, permitted))
             loop = UnaryLoop(self._services, course, GENERATE, request, call)
             target, response = await loop.run(_hedge(request.routing))
@@ -53,7 +53,7 @@ class Engine:
         """Turns texts into vectors. Raises TrunklineError."""
         with self._observed(call):
             _refuse_cache_only(request.cache)
-            permitted = self._table.permitted_models(call.caller)
+            permitted = self._table.permitted_models(call.caller, request.model)
             course = self._plan(call, embed_query(request, permitted))
             loop = UnaryLoop(self._services, course, EMBED, request, call)
             target, response = await loop.run(_hedge(request.routing))
@@ -67,7 +67,7 @@ class Engine:
         """
         with self._observed(call):
             _refuse_cache_only(request.cache)
-            permitted = self._table.permitted_models(call.caller)
+            permitted = self._table.permitted_models(call.caller, request.model)
             course = self._plan(call, generate_query(request, True, permitted))
 
             def opening(target: Deployment, model: str) -> v1.StreamStart:
@@ -94,7 +94,7 @@ class Engine:
     def route(self, request: v1.RouteRequest, caller: Caller) -> v1.RouteResponse:
         """The decision that a call would meet now. Raises TrunklineError."""
         table = self._table
-        query = route_query(request, table.permitted_models(caller))
+        query = route_query(request, table.permitted_models(caller, request.model))
         now = self._services.clock.monotonic()
         chosen = plan(table.snapshot, query, table.health, now, self._services.rng)
         response = v1.RouteResponse(
@@ -131,7 +131,13 @@ class Engine:
     def _plan(self, call: Call, query: Query) -> Course:
         table = self._table
         now = self._services.clock.monotonic()
-        chosen = plan(table.snapshot, query, table.health, now, self._services.rng)
+        try:
+            chosen = plan(table.snapshot, query, table.health, now, self._services.rng)
+        except TrunklineError as error:
+            if error.reason != v1.ERROR_REASON_NO_ELIGIBLE_DEPLOYMENT:
+                raise
+            members = table.snapshot.resolve(query.model).members
+            raise unmet_needs(call.request, query, members) or error from None
         call.course = Course(table, query, chosen)
         return call.course
 

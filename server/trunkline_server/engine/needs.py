@@ -1,9 +1,11 @@
 """What a request needs of a deployment, read off the request itself."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from trunkline import v1
+from trunkline_server.errors import TrunklineError, Violation, invalid_fields
 from trunkline_server.routing.query import Kind, Query
+from trunkline_server.routing.snapshot import Deployment
 
 # A token is about four characters of English text in the vocabularies in use. Only used to keep
 # prompts away from windows that cannot hold them, and to settle answers whose vendor did not
@@ -90,6 +92,42 @@ def estimate_usage(request: v1.GenerateRequest | v1.EmbedRequest, output_chars: 
         output_tokens=tokens_in(output_chars),
         source=v1.USAGE_SOURCE_ESTIMATE,
     )
+
+
+def unmet_needs(
+    request: v1.GenerateRequest | v1.EmbedRequest, query: Query, members: Sequence[Deployment]
+) -> TrunklineError | None:
+    """The error for what a request itself contains and no deployment of its model takes, by
+    field; None when something else stands in the way."""
+    if isinstance(request, v1.EmbedRequest) or not members:
+        return None
+    asked = set(request.requirements.capabilities)
+    violations = [
+        Violation(_field_of(request, need), f"no deployment of {query.model!r} takes this: {need}")
+        for need in sorted(query.capabilities - asked)
+        if not any(need in member.capabilities for member in members)
+    ]
+    return invalid_fields(violations) if violations else None
+
+
+_FIELDS = {
+    "tools": "tools",
+    "structured_output": "response_format.json_schema",
+    "reasoning": "config.reasoning",
+}
+
+
+def _field_of(request: v1.GenerateRequest, need: str) -> str:
+    """The path of the first field that needs a capability."""
+    for place, message in enumerate(request.messages):
+        for number, part in enumerate(message.parts):
+            path = f"messages[{place}].parts[{number}]"
+            if _MEDIA.get(part.WhichOneof("kind") or "") == need:
+                return path
+            for inner, nested in enumerate(part.tool_result.parts):
+                if _MEDIA.get(nested.WhichOneof("kind") or "") == need:
+                    return f"{path}.tool_result.parts[{inner}]"
+    return _FIELDS.get(need, "requirements.capabilities")
 
 
 def _wants_reasoning(reasoning: v1.ReasoningConfig) -> bool:

@@ -80,8 +80,18 @@ class Table:
             self._bindings[deployment.name] = binding
         return binding
 
-    def permitted_models(self, caller: Caller) -> frozenset[str] | None:
-        """The public models that a caller may use; None means every one."""
+    def permitted_models(self, caller: Caller, asked: str) -> frozenset[str] | None:
+        """The models that a caller may use, as Query.models; None means every one.
+
+        `asked` is the model of the request, which the caller is known to be permitted: a
+        passed-through vendor model is no public one.
+        """
+        permitted = self._public_models(caller)
+        if permitted is None or not asked or asked in permitted:
+            return permitted
+        return permitted | {asked}
+
+    def _public_models(self, caller: Caller) -> frozenset[str] | None:
         try:
             return self._permitted[caller]
         except KeyError:

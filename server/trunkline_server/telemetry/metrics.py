@@ -23,8 +23,8 @@ _OUTCOMES = {
     for name, number in v1.AttemptOutcome.items()
 }
 
-# Deployments that callers name by vendor model id are unbounded in number: their metrics are
-# kept together by provider.
+# Deployments that callers name as provider/model are unbounded in number: their metrics are
+# kept together by provider. No configured deployment has a slash in its name.
 PASSTHROUGH = "(passthrough)"
 
 
@@ -154,7 +154,7 @@ class CallMetrics:
         self._seconds[call.operation].observe(call.ended - call.started)
 
     def _place(self, target: Deployment) -> _Place:
-        name = target.name if target.model else PASSTHROUGH
+        name = PASSTHROUGH if "/" in target.name else target.name
         place = self._places.get((target.provider, name))
         if place is None:
             place = _Place(self._metrics, target.provider, name)
