@@ -32,7 +32,7 @@ the URL's query, or in the header `x-sim-script`. The later of these wins.
 | `fault` | break the answer, see below | no failure |
 | `at_chunk` | how many pieces come before a fault in the midst of a stream | 3 |
 | `retry_after` | seconds that a failure asks the caller to wait | none |
-| `fail_first` | only so many calls with this script fail (with 500 if nothing else is set) | all do |
+| `fail_first` | only so many calls with this script fail (with 500 if none is set) | all do |
 | `error_rate` | only this share of the calls fail, by a random draw | all do |
 | `seed` | of that draw | 0 |
 | `rpm` | requests per minute that the key may make | no limit |

@@ -145,7 +145,7 @@ class Course:
             state.counters.faults[fault or script.error or str(script.status)] += 1
             _refuse(script)
         # What the caller sees of a broken answer is not told by its status.
-        self._broken = fault in EARLY_FAULTS | MIDSTREAM_FAULTS
+        self._broken = fault not in {"", "filter"}
         if fault in EARLY_FAULTS:
             reply_type = "text/event-stream" if _streams(call) else "application/json"
             return await fail_early(request, fault, reply_type, self._headers())

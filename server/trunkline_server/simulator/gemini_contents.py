@@ -1,7 +1,5 @@
 """Reads and checks the contents of a request of the Gemini dialect."""
 
-import base64
-import binascii
 from functools import lru_cache
 from typing import Any
 
@@ -10,7 +8,7 @@ import orjson
 from trunkline_server.simulator import tokens
 from trunkline_server.simulator.answer import Media, Prompt
 from trunkline_server.simulator.known_fields import GEMINI_PART
-from trunkline_server.simulator.signature import is_token
+from trunkline_server.simulator.signature import decode_base64, is_token
 from trunkline_server.simulator.vendor_error import VendorError
 
 Fields = dict[str, Any]
@@ -162,11 +160,8 @@ class Contents:
                 raise wrong(f"{path}.file_data", "Invalid or unsupported file uri.")
             return Media(family, media_type or "", None)
         try:
-            # Both alphabets of base64 are understood, with or without padding.
-            encoded = str(data.get("data") or "").replace("-", "+").replace("_", "/")
-            padded = encoded.rstrip("=") + "=" * (-len(encoded.rstrip("=")) % 4)
-            size = len(base64.b64decode(padded, validate=True))
-        except (binascii.Error, ValueError):
+            size = len(decode_base64(str(data.get("data") or "")))
+        except ValueError:
             raise wrong(
                 f"{path}.inline_data.data",
                 f"Invalid value at '{path}.inline_data.data' (TYPE_BYTES), Base64 decoding failed.",

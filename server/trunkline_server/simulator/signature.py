@@ -5,7 +5,6 @@ change by accident.
 """
 
 import base64
-import binascii
 import hashlib
 
 _KEY = b"trunkline simulator"
@@ -31,9 +30,18 @@ def token(content: str) -> str:
     return base64.b64encode(mark + _digest(mark)).decode()
 
 
+def decode_base64(text: str) -> bytes:
+    """The bytes of base64 in either alphabet, with or without padding, as Google reads it.
+
+    Raises ValueError.
+    """
+    plain = text.replace("-", "+").replace("_", "/").rstrip("=")
+    return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
+
+
 def is_token(text: str) -> bool:
     try:
-        raw = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
+        raw = decode_base64(text)
+    except ValueError:
         return False
     return raw[_MARK_BYTES:] == _digest(raw[:_MARK_BYTES])
