@@ -4,7 +4,8 @@ import random
 
 import pytest
 
-from tests.support.splits import byte_by_byte, every_way
+from tests.support.corpus import exchanges
+from tests.support.splits import at_random, byte_by_byte, every_way
 from trunkline import v1
 from trunkline_server.errors import UpstreamError
 from trunkline_server.upstream.sse import SseEvent, SseParser
@@ -148,6 +149,19 @@ def test_random_streams_agree_with_the_standard(seed: int) -> None:
         for way, pieces in every_way(stream):
             assert parse(pieces) == expected, (way, stream)
     assert found > 300
+
+
+def test_recorded_streams_agree_with_the_standard() -> None:
+    streams = [
+        exchange.response
+        for exchange in exchanges()
+        if exchange.headers.get("content-type", "").startswith("text/event-stream")
+    ]
+    assert len(streams) > 100
+    for number, stream in enumerate(streams):
+        expected = oracle(stream)
+        assert parse([stream], limit=len(stream)) == expected
+        assert parse(at_random(stream, seed=number), limit=len(stream)) == expected
 
 
 def test_events_come_with_the_chunk_that_completes_them() -> None:
