@@ -6,6 +6,7 @@ from trunkline_server.catalogue.compile import compile_snapshot
 from trunkline_server.catalogue.prices import PriceBook
 from trunkline_server.clock import Clock
 from trunkline_server.engine.ports import Observer
+from trunkline_server.engine.probe import Probe
 from trunkline_server.engine.table import Endpoint, Table
 from trunkline_server.governance.keys import Key, KeyRing
 from trunkline_server.providers.dialects import DIALECTS
@@ -48,6 +49,15 @@ def build_table(
     }
     health = HealthTable(compiled.health_names, breaker_policy(settings.routing.breaker), previous)
     return Table(compiled.snapshot, endpoints, health, compiled.flags_of)
+
+
+def build_probes(settings: Settings) -> dict[str, Probe]:
+    """The active health checks, by provider."""
+    return {
+        name: Probe(provider.probe.path, provider.probe.model, provider.probe.interval)
+        for name, provider in settings.providers.items()
+        if provider.probe is not None
+    }
 
 
 def breaker_policy(breaker: BreakerSettings) -> BreakerPolicy:

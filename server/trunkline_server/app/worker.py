@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 from trunkline_server.app.assembly import (
     build_keys,
     build_observer,
+    build_probes,
     build_table,
     read_tls,
     server_options,
@@ -19,6 +20,7 @@ from trunkline_server.clock import SystemClock
 from trunkline_server.engine.attempt import Services
 from trunkline_server.engine.budget import RetryBudget
 from trunkline_server.engine.engine import Engine
+from trunkline_server.engine.probe import Prober
 from trunkline_server.rpc.inference import InferenceServicer
 from trunkline_server.rpc.server import RpcServer
 from trunkline_server.settings import Settings
@@ -57,6 +59,8 @@ class Worker:
             # Choices among equals and jitter; nothing that must not be guessed.
             rng=random.Random(),  # noqa: S311
         )
+        self._services = services
+        self._probing: asyncio.Task[None] | None = None
         self.engine = Engine(services, build_table(settings, book, self._clock.wall(), None))
         self._servicer = InferenceServicer(
             self.engine,
@@ -79,6 +83,7 @@ class Worker:
         """Listens and serves; returns the port. Raises OSError if it cannot listen."""
         port = await self._server.start(self._settings.server.listen)
         self._await_next_prices()
+        self._probe()
         self._log.info(
             "serving",
             listen=self._settings.server.listen,
@@ -99,6 +104,7 @@ class Worker:
         before, self._settings = self._settings, settings
         self.engine.table = table
         self._await_next_prices()
+        self._probe()
         self._servicer.keys = keys
         self._servicer.max_request_bytes = settings.server.max_request_bytes
         self._servicer.max_concurrent_calls = settings.server.max_concurrent_calls
@@ -120,6 +126,14 @@ class Worker:
             problems=problems,
             snapshot=self.engine.table.snapshot.version,
         )
+
+    def _probe(self) -> None:
+        """Starts the active health checks of the configuration in force."""
+        if self._probing is not None:
+            self._probing.cancel()
+        probes = build_probes(self._settings)
+        prober = Prober(self._services, lambda: self.engine.table, probes)
+        self._probing = asyncio.create_task(prober.run()) if probes else None
 
     def _await_next_prices(self) -> None:
         """Has the table rebuilt when a price of it changes, and looks again at least daily."""
@@ -144,6 +158,8 @@ class Worker:
         self._draining = True
         if self._price_timer is not None:
             self._price_timer.cancel()
+        if self._probing is not None:
+            self._probing.cancel()
         self._log.info("draining", calls_in_flight=self._servicer.in_flight)
         await self._server.drain(notice, self._settings.server.drain_timeout)
         await self._http.close()

@@ -48,6 +48,8 @@ class Attempt:
         self._endpoint = table.binding(target).endpoint
         self._call = call
         self.target = target
+        # No configured deployment has a slash in its name.
+        self._passed_through = "/" in target.name
         self.record = v1.Attempt(provider=target.provider, deployment=target.name, hedged=hedged)
         call.attempts.append(self.record)
         self.started = services.clock.monotonic()
@@ -119,6 +121,9 @@ class Attempt:
             if elapsed < (PRESUMED_LATENCY if usual is None else usual):
                 # The caller was in more of a hurry than this deployment ever promised.
                 return Blame.NONE
+        if error.reason == v1.ERROR_REASON_MODEL_NOT_FOUND and self._passed_through:
+            # The caller named the vendor's model; other callers name others.
+            return Blame.NONE
         return blame
 
     def _close(self) -> float:

@@ -60,7 +60,7 @@ class Table:
         self.snapshot = snapshot
         self.endpoints = endpoints
         self.health = health
-        self._flags_of = flags_of
+        self.flags_of = flags_of
         self._bindings: dict[str, Binding] = {}
         self._permitted: dict[Caller, frozenset[str] | None] = {}
 
@@ -72,7 +72,7 @@ class Table:
             target = CodecTarget(
                 deployment.provider_model,
                 deployment.max_output_tokens or None,
-                self._flags_of(deployment.provider, deployment.provider_model),
+                self.flags_of(deployment.provider, deployment.provider_model),
             )
             binding = Binding(endpoint, target)
             if len(self._bindings) >= _MEMO_LIMIT + len(self.snapshot.deployments):

@@ -46,7 +46,7 @@ VERDICTS: Mapping[v1.ErrorReason.ValueType, Verdict] = {
     v1.ERROR_REASON_AUTHORIZATION: _MISCONFIGURED,
     # A larger window elsewhere may hold the prompt.
     v1.ERROR_REASON_CONTEXT_LENGTH_EXCEEDED: Verdict(False, True, Blame.NONE, hope=6),
-    v1.ERROR_REASON_MODEL_NOT_FOUND: Verdict(False, True, Blame.NONE, hope=0),
+    v1.ERROR_REASON_MODEL_NOT_FOUND: Verdict(False, True, Blame.FAILURE, hope=0),
     # A refused prompt is not shopped around until some vendor takes it.
     v1.ERROR_REASON_CONTENT_FILTER: _CALLERS_OWN,
     v1.ERROR_REASON_INVALID_REQUEST: _CALLERS_OWN,

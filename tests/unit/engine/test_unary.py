@@ -140,6 +140,16 @@ def test_the_callers_own_mistake_is_told_at_once() -> None:
     in_world(lambda: World({"alpha": [Answer(b"bad field", status=400)]}), main)
 
 
+def test_a_configured_model_that_is_gone_is_soon_left_alone() -> None:
+    async def main(world: World) -> None:
+        for _ in range(8):
+            assert (await world.generate()).provider == "beta"
+        assert world.http.hosts.count("alpha") == 5
+
+    gone = Answer(b"no such model", status=404)
+    in_world(lambda: World({"alpha": [gone] * 5, "beta": [OK] * 8}), main)
+
+
 def test_no_fallback_stops_after_the_first_target() -> None:
     async def main(world: World) -> None:
         error = await failure(world.generate(routing=v1.RoutingOptions(no_fallback=True)))
