@@ -58,6 +58,7 @@ class MessageReader:
         self._texts: list[str] = []
         # The calls of the last assistant turn that have no result yet: id to tool name.
         self._open: dict[str, str] = {}
+        self._called_at = 0
 
     def read(self, messages: Any) -> None:
         """Raises VendorError for what the vendor refuses."""
@@ -72,11 +73,13 @@ class MessageReader:
         for i, message in enumerate(messages):
             role = self._role(message, i)
             if role != previous:
-                self._begin_turn(role, i)
+                self._begin_turn(role)
             self._message(message, role, i, final=i == len(messages) - 1)
+            if role == "assistant" and self._open:
+                self._called_at = i
             previous = role
         if self._open:
-            raise self._unanswered(len(messages) - 1)
+            raise self._unanswered()
         self._check_thinking(messages)
 
     @staticmethod
@@ -94,18 +97,18 @@ class MessageReader:
             raise wrong("messages", 'first message must use the "user" role')
         return str(role)
 
-    def _begin_turn(self, role: str, i: int) -> None:
+    def _begin_turn(self, role: str) -> None:
         if role == "assistant":
             if self._open:
-                raise self._unanswered(i - 2)
+                raise self._unanswered()
         else:
             # Results from before an earlier answer are no longer what is asked about.
             self._prompt.results.clear()
             self._texts.clear()
 
-    def _unanswered(self, i: int) -> VendorError:
+    def _unanswered(self) -> VendorError:
         return wrong(
-            f"messages.{i}",
+            f"messages.{self._called_at}",
             "`tool_use` ids were found without `tool_result` blocks immediately after: "
             f"{', '.join(self._open)}. Each `tool_use` block must have a corresponding "
             "`tool_result` block in the next message.",
