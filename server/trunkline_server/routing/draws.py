@@ -143,7 +143,7 @@ def field_of(case: Case) -> list[int]:
 def best_first(places: Sequence[int], scores: Sequence[float], case: Case) -> list[Deployment]:
     """The wanted number of members by score, the highest first; at random among equals."""
     chance = case.rng.random
-    ranked = sorted(
-        [(-score, chance(), place) for score, place in zip(scores, places, strict=True)]
-    )
-    return [case.pool.members[place] for _, _, place in ranked[: case.want]]
+    chances = [chance() for _ in places]
+    ranked = sorted(zip(scores, chances, places, strict=True), reverse=True)
+    members = case.pool.members
+    return [members[place] for _, _, place in ranked[: case.want]]

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from trunkline import v1
 from trunkline_server.routing.draws import Case
 from trunkline_server.routing.health import HealthTable
-from trunkline_server.routing.pools import Rule, TooSlow, in_scope, pool_of, rules_of
+from trunkline_server.routing.pools import in_scope, pool_of
 from trunkline_server.routing.query import Query
+from trunkline_server.routing.rules import Rule, TooSlow, rules_of
 from trunkline_server.routing.snapshot import Deployment, Snapshot
 from trunkline_server.routing.strategies import STRATEGIES
 

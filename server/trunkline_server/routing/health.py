@@ -8,17 +8,14 @@ a kilobyte each.
 from array import array
 from collections.abc import Iterable, Sequence, Set
 from heapq import heappop, heappush
-from math import ceil, exp
+from math import exp
 
 from trunkline import v1
 from trunkline_server.routing.breaker import Breaker, BreakerPolicy
 from trunkline_server.routing.lru import Lru
+from trunkline_server.routing.samples import Peaks, Samples
 
 __all__ = ["BreakerPolicy", "HealthTable"]
-
-# Percentiles are taken from so many latest samples, and not from fewer than the minimum.
-_RING = 64
-_MIN_SAMPLES = 20
 
 # An unmeasured deployment that is already being measured weighs as a slow one, in seconds per
 # call in flight, so that a newcomer gets one call at a time until the first one returns.
@@ -27,65 +24,6 @@ _UNMEASURED = 60.0
 _TURNS = 4_096
 
 _DEFAULT_POLICY = BreakerPolicy()
-
-
-class _Samples:
-    """A mean whose samples fade with time, and the latest samples."""
-
-    __slots__ = ("mean", "recent", "seen", "stamp", "weight")
-
-    def __init__(self) -> None:
-        self.mean = 0.0
-        self.weight = 0.0
-        self.stamp = 0.0
-        self.recent = array("f")
-        self.seen = 0
-
-    def add(self, value: float, now: float, seconds: float) -> None:
-        self.weight = self.weight * exp((self.stamp - now) / seconds) + 1.0
-        self.mean += (value - self.mean) / self.weight
-        self.stamp = now
-        if self.seen < _RING:
-            self.recent.append(value)
-        else:
-            self.recent[self.seen % _RING] = value
-        self.seen += 1
-
-    def percentile(self, q: float) -> float | None:
-        count = len(self.recent)
-        if count < _MIN_SAMPLES:
-            return None
-        return sorted(self.recent)[min(max(ceil(q * count), 1), count) - 1]
-
-
-class _Peaks:
-    """By slot, a figure that rises at once to a higher sample and falls back with time.
-
-    Without samples it falls towards nothing: who was slow once is tried again. Flat arrays,
-    because decisions read random slots of large tables. 0 means unmeasured.
-    """
-
-    __slots__ = ("stamps", "values")
-
-    def __init__(self, slots: int) -> None:
-        self.values = array("d", bytes(8 * slots))
-        self.stamps = array("d", bytes(8 * slots))
-
-    def add(self, slot: int, value: float, now: float, seconds: float) -> None:
-        kept = exp((self.stamps[slot] - now) / seconds)
-        self.values[slot] = max(value, self.values[slot] * kept + value * (1.0 - kept))
-        self.stamps[slot] = now
-
-    def raise_to(self, slot: int, value: float, now: float, seconds: float) -> None:
-        """A failure's duration: it can make a measured figure worse and nothing better."""
-        known = self.values[slot]
-        if known and known * exp((self.stamps[slot] - now) / seconds) < value:
-            self.values[slot] = value
-            self.stamps[slot] = now
-
-    def copy(self, slot: int, other: "_Peaks", other_slot: int) -> None:
-        self.values[slot] = other.values[other_slot]
-        self.stamps[slot] = other.stamps[other_slot]
 
 
 class _Row:
@@ -110,8 +48,8 @@ class _Row:
         self.breaker = Breaker()
         self.cooldown_until = 0.0
         self.scheduled = False  # Whether an entry of home's agenda names it.
-        self.latency: _Samples | None = None
-        self.first_token: _Samples | None = None
+        self.latency: Samples | None = None
+        self.first_token: Samples | None = None
         self.calls = 0.0  # Both fade with time since stamp.
         self.good = 0.0
         self.stamp = 0.0
@@ -150,8 +88,8 @@ class HealthTable:
         self._names = tuple(names)
         self._rows: list[_Row | None] = [None] * len(self._names)
         self._busy = array("q", bytes(8 * len(self._names)))  # Calls in flight.
-        self._latencies = _Peaks(len(self._names))
-        self._first_tokens = _Peaks(len(self._names))
+        self._latencies = Peaks(len(self._names))
+        self._first_tokens = Peaks(len(self._names))
         self._blocked: set[int] = set()
         self._flawed: set[int] = set()  # Those that ever failed.
         self._agenda: list[tuple[float, int]] = []  # (when to look again, slot), a heap.
@@ -199,12 +137,12 @@ class HealthTable:
         row.home._release(row.slot)
         row.count(1.0, now, policy.ewma_seconds)
         if row.latency is None:
-            row.latency = _Samples()
+            row.latency = Samples()
         row.latency.add(latency, now, policy.ewma_seconds)
         row.home._latencies.add(row.slot, latency, now, policy.ewma_seconds)
         if first_token is not None:
             if row.first_token is None:
-                row.first_token = _Samples()
+                row.first_token = Samples()
             row.first_token.add(first_token, now, policy.ewma_seconds)
             row.home._first_tokens.add(row.slot, first_token, now, policy.ewma_seconds)
         was_closed = row.breaker.is_closed

@@ -13,8 +13,9 @@ from trunkline_server.errors import TrunklineError
 from trunkline_server.routing.draws import PROBES, Case
 from trunkline_server.routing.explain import decision, explain
 from trunkline_server.routing.health import HealthTable
-from trunkline_server.routing.pools import Pool, TooSlow, pool_of
+from trunkline_server.routing.pools import Pool, pool_of
 from trunkline_server.routing.query import Query
+from trunkline_server.routing.rules import TooSlow
 from trunkline_server.routing.snapshot import Deployment, Route, Snapshot
 from trunkline_server.routing.strategies import STRATEGIES
 
