@@ -46,7 +46,9 @@ class Worker:
         self._log = structlog.get_logger()
         self._draining = False
         self._price_timer: asyncio.TimerHandle | None = None
-        self._http = AiohttpClient()
+        self._http = AiohttpClient(
+            max_connections_per_origin=settings.server.max_upstream_connections
+        )
         observer, self._close_observer = build_observer(
             settings.telemetry, self._metrics, self._clock
         )

@@ -58,9 +58,7 @@ class Endpoint:
     flags: Mapping[str, str | int | bool]
     connect_timeout: float
     header_timeout: float
-    max_connections: int
     max_body_bytes: int
-    send_user_id: bool
     probe: ProbeSettings | None
 
 
@@ -165,9 +163,7 @@ def _provider(name: str, provider: ProviderSettings, settings: Settings) -> _Pro
         flags={**row.flags, **provider.flags},
         connect_timeout=provider.connect_timeout,
         header_timeout=provider.header_timeout,
-        max_connections=provider.max_connections,
         max_body_bytes=settings.server.max_response_bytes,
-        send_user_id=provider.send_user_id,
         probe=provider.probe,
     )
     residency = row.residency if provider.residency is None else provider.residency

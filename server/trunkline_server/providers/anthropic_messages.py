@@ -37,6 +37,8 @@ class AnthropicMessagesCodec:
     - `thinking_display` (bool, True): whether the host takes `thinking.display`, by which a
       readable account is asked for.
 
+    - `send_user_id` (bool, False): sends the context's user_id as `metadata.user_id`.
+
     The vendor demands max_tokens: the caller's limit, else the deployment's, else 4096 with
     any thinking budget on top. What it has no field for is refused by field name, but for a
     message's `name` and a schema's `name`, which only label.
@@ -71,6 +73,8 @@ class AnthropicMessagesCodec:
             body["anthropic_version"] = version
         else:
             headers.append(("anthropic-version", version))
+        if flags.get("send_user_id") and request.context.user_id:
+            body.setdefault("metadata", {"user_id": request.context.user_id})
         if "beta" in flags:
             headers.append(("anthropic-beta", str(flags["beta"])))
         return WireRequest(path=path, body=orjson.dumps(body), headers=tuple(headers))

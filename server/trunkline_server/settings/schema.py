@@ -62,6 +62,9 @@ class ServerSettings:
     max_metadata_bytes: Annotated[int, read.size(1024, 2**20)] = 16 * 2**10
     # Calls in progress per worker; more are refused as overload.
     max_concurrent_calls: Annotated[int, read.integer(1, 10**6)] = 1000
+    # Connections to one provider's host per worker; a call that finds none waits for one as
+    # long as for connecting.
+    max_upstream_connections: Annotated[int, read.integer(1, 100_000)] = 1000
     # After so long a connection is asked to close, so that load spreads to new replicas, and
     # after the grace its calls are cut.
     max_connection_age: Annotated[float, read.duration(1)] = 1800.0
@@ -125,11 +128,7 @@ class ProviderSettings:
     # To an established connection, and from the request to the answer's headers.
     connect_timeout: Annotated[float, read.duration(0.001, 300)] = 5.0
     header_timeout: Annotated[float, read.duration(0.001, 86_400)] = 600.0
-    # Connections to it per worker.
-    max_connections: Annotated[int, read.integer(1, 100_000)] = 1000
     probe: Annotated[ProbeSettings | None, record(ProbeSettings)] = None
-    # Whether the caller's context.user_id is sent to the vendor.
-    send_user_id: Annotated[bool, read.boolean] = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

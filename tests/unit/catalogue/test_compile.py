@@ -32,7 +32,6 @@ providers:
     dialect: openai
     base_url: http://127.0.0.1:8080/v1
     headers: {x-team: alpha, x-token: env:LOCAL_TOKEN}
-    max_connections: 7
 deployments:
   - {provider: openai, model: gpt-5}
   - {provider: openai, model: gpt-5-mini, name: mini-eu, region: eu-west, residency: eu}
@@ -140,7 +139,6 @@ def test_endpoints_carry_their_credentials_and_hide_them() -> None:
         "x-team": "alpha",
         "x-token": "tok",
     }
-    assert local.max_connections == 7
     assert (openai.secrets, local.secrets) == (("sk-openai",), ("tok",))
     shown = repr(compiled())
     assert "sk-" not in shown

@@ -398,3 +398,13 @@ def test_large_pictures_are_sent_whole() -> None:
     body = sent(user(image(data=data, media_type="image/png")))
     source = body["messages"][0]["content"][0]["source"]
     assert base64.b64decode(source["data"], validate=True) == data
+
+
+def test_the_user_is_named_only_where_the_provider_is_configured_to_hear() -> None:
+    request = ask(context=v1.CallContext(user_id="u-1"))
+    assert "metadata" not in sent(request)
+    told = CodecTarget("claude-sonnet-4-5", flags={"send_user_id": True})
+    assert sent(request, told)["metadata"] == {"user_id": "u-1"}
+    assert "metadata" not in sent(ask(), told)
+    request.provider_options["metadata"] = {"user_id": "chosen"}
+    assert sent(request, told)["metadata"] == {"user_id": "chosen"}

@@ -80,6 +80,7 @@ def test_a_full_configuration(tmp_path: Path) -> None:
           workers: 4
           tls: {cert: cert.pem, key: key.pem, client_ca: ca.pem, require_client_cert: true}
           max_request_bytes: 1MiB
+          max_upstream_connections: 20
           max_response_bytes: 2048
           drain_timeout: 250ms
           keepalive_time: 2m
@@ -91,7 +92,6 @@ def test_a_full_configuration(tmp_path: Path) -> None:
           openai:
             region: us-east
             residency: US
-            send_user_id: true
             probe: {interval: 10s}
           eu:
             kind: anthropic
@@ -100,7 +100,6 @@ def test_a_full_configuration(tmp_path: Path) -> None:
             headers: {X-Team: alpha, X-Trace-Token: env:OTHER}
             flags: {effort: budget, thinking_display: false, limit: 3}
             residency: [EU, de]
-            max_connections: 20
           local: {dialect: openai, base_url: "http://127.0.0.1:8080", auth: {header: X-Key}}
         deployments:
           - provider: openai
@@ -150,6 +149,7 @@ def test_a_full_configuration(tmp_path: Path) -> None:
     assert server.tls is not None
     assert server.tls.client_ca == tmp_path / "ca.pem"
     assert (server.max_request_bytes, server.max_response_bytes) == (1_048_576, 2048)
+    assert server.max_upstream_connections == 20
     assert (server.drain_timeout, server.keepalive_time, server.keepalive_timeout) == (0.25, 120, 7)
     assert (server.default_deadline, server.max_connection_age) == (1.5, 3600)
 
