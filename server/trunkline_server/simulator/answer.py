@@ -110,7 +110,7 @@ def compose(prompt: Prompt, cache: CacheUse, *, length: int = 0, filtered: bool 
     if prompt.think:
         about = prompt.last_user_text[:60]
         answer.reasoning = f"Simulated reasoning about {len(prompt.units)} pieces: {about}"
-    answer.calls = _calls(prompt)
+    answer.calls = [] if filtered else _calls(prompt)
     if not answer.calls:
         answer.text = _text(prompt)
         if length:

@@ -226,3 +226,10 @@ class TestAnswer:
     def test_long_texts_are_echoed_in_part(self) -> None:
         answer = self._answer("y" * 5000)
         assert answer.text.count("y") == 200
+
+    def test_a_filter_cuts_text_and_stops_calls(self) -> None:
+        prompt = Prompt("sim-x", last_user_text="call add", tools={"add": None})
+        answer = compose(prompt, CacheUse(), filtered=True)
+        assert (answer.finish, answer.calls) == ("filter", [])
+        assert answer.text.startswith("Simulated answer")
+        assert "call add" not in answer.text
