@@ -29,7 +29,7 @@ class GeminiStreamDecoder:
         self._reader = PartReader()
         self._word = ""
 
-    def feed(self, event: str, data: bytes) -> Sequence[v1.StreamDelta]:  # noqa: ARG002 -- Gemini names no events.
+    def feed(self, event: str, data: bytes) -> Sequence[v1.StreamDelta]:
         reply = read_document(data)
         self.model = text_at(reply, "modelVersion") or self.model
         self.response_id = text_at(reply, "responseId") or self.response_id
