@@ -13,7 +13,7 @@ from trunkline_server.simulator.signature import is_signature_of, is_token
 from trunkline_server.simulator.vendor_error import VendorError
 
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
-_THOUGHTS = frozenset({"thinking", "redacted_thinking"})
+_THOUGHTS = ("thinking", "redacted_thinking")
 
 
 def wrong(path: str, message: str) -> VendorError:
@@ -30,7 +30,7 @@ def mark_of(block: Mapping[str, Any], path: str) -> str:
     if not isinstance(control, dict) or control.get("type") != "ephemeral":
         raise wrong(f"{where}.type", "Input should be 'ephemeral'")
     ttl = control.get("ttl") or "5m"
-    if ttl not in {"5m", "1h"}:
+    if ttl not in ("5m", "1h"):
         raise wrong(f"{where}.ttl", "Input should be '5m' or '1h'")
     return str(ttl)
 
@@ -91,7 +91,7 @@ class MessageReader:
                 'Unexpected role "system". The Messages API accepts a top-level `system` '
                 'parameter, not "system" as an input message role.',
             )
-        if role not in {"user", "assistant"}:
+        if role not in ("user", "assistant"):
             raise wrong(f"messages.{i}.role", "Input should be 'user' or 'assistant'")
         if i == 0 and role != "user":
             raise wrong("messages", 'first message must use the "user" role')
@@ -140,7 +140,7 @@ class MessageReader:
             if role == "user":
                 self._texts.append(text)
             prompt.add((role, text), tokens.count(text) + tokens.MESSAGE_TOKENS, mark)
-        elif kind in {"image", "document"} and role == "user":
+        elif kind in ("image", "document") and role == "user":
             self._media(block, path)
             prompt.add(repr(block.get("source")), tokens.MEDIA_TOKENS, mark)
         elif kind == "tool_result" and role == "user":
@@ -163,7 +163,7 @@ class MessageReader:
             raise wrong(path, "this model does not support images")
         source = block.get("source")
         kind = source.get("type") if isinstance(source, dict) else None
-        if not isinstance(source, dict) or kind not in {"base64", "url", "text", "file"}:
+        if not isinstance(source, dict) or kind not in ("base64", "url", "text", "file"):
             raise wrong(f"{path}.source.type", "Input should be 'base64', 'url' or 'file'")
         media_type, size = source.get("media_type") or "", None
         name = "image" if image else "file"
@@ -198,7 +198,7 @@ class MessageReader:
         texts = [content] if isinstance(content, str) else []
         for k, part in enumerate(content if isinstance(content, list) else ()):
             where = f"{path}.content.{k}"
-            if not isinstance(part, dict) or part.get("type") not in {"text", "image", "document"}:
+            if not isinstance(part, dict) or part.get("type") not in ("text", "image", "document"):
                 raise wrong(where, "Input should be a text, image or document block")
             if part["type"] == "text":
                 texts.append(text_of(part, where))

@@ -102,7 +102,7 @@ def _read_tools(body: Mapping[str, Any], prompt: Prompt) -> None:
         raise wrong("tools", "Input should be a valid list")
     for i, tool in enumerate(offered or ()):
         path = f"tools.{i}"
-        if not isinstance(tool, dict) or tool.get("type", "custom") not in {"custom", None}:
+        if not isinstance(tool, dict) or tool.get("type", "custom") not in ("custom", None):
             raise wrong(path, "only tools of type 'custom' are simulated")
         name, schema = tool.get("name"), tool.get("input_schema")
         if not isinstance(name, str) or not _TOOL_NAME.fullmatch(name):
@@ -125,16 +125,17 @@ def _read_choice(choice: Any, prompt: Prompt) -> None:
     if choice is None:
         return
     kind = choice.get("type") if isinstance(choice, dict) else None
-    if kind not in _CHOICES:
+    if not isinstance(kind, str) or kind not in _CHOICES:
         raise wrong("tool_choice.type", f"Input should be one of {', '.join(_CHOICES)}")
     if not prompt.tools and kind != "none":
         raise wrong("tool_choice", "may only be specified while providing tools")
     prompt.tool_mode = _CHOICES[kind]
     prompt.parallel = choice.get("disable_parallel_tool_use") is not True
     if kind == "tool":
-        if choice.get("name") not in prompt.tools:
-            raise VendorError("invalid", f"Tool '{choice.get('name')}' not found in provided tools")
-        prompt.tool_names = (choice["name"],)
+        name = choice.get("name")
+        if not isinstance(name, str) or name not in prompt.tools:
+            raise VendorError("invalid", f"Tool '{name}' not found in provided tools")
+        prompt.tool_names = (name,)
 
 
 def _read_system(system: Any, prompt: Prompt) -> None:
@@ -159,7 +160,7 @@ def _read_thinking(body: Mapping[str, Any], prompt: Prompt) -> bool:
     if thinking is None:
         return False
     kind = thinking.get("type") if isinstance(thinking, dict) else None
-    if kind not in {"enabled", "disabled", "adaptive", "between_tools"}:
+    if kind not in ("enabled", "disabled", "adaptive", "between_tools"):
         raise wrong("thinking.type", "Input should be 'enabled', 'disabled' or 'adaptive'")
     if kind == "disabled":
         return False

@@ -10,6 +10,7 @@ from trunkline_server.simulator import tokens
 from trunkline_server.simulator.answer import Answer, Prompt, compose
 from trunkline_server.simulator.models import Model, find, honest_name
 from trunkline_server.simulator.prompt_cache import CacheUse, PromptCache
+from trunkline_server.simulator.sample import SchemaError
 from trunkline_server.simulator.script import Script
 from trunkline_server.simulator.vendor_error import VendorError
 
@@ -49,11 +50,15 @@ class Call:
         return honest_name(self.name)
 
     def answer(self, prompt: Prompt, cache: CacheUse) -> Answer:
-        """The answer to the prompt; raises VendorError when the prompt is too long."""
+        """The answer to the prompt. Raises VendorError for a prompt that is too long and for
+        a malformed schema."""
         room = self.model.context_tokens
         if prompt.input_tokens > room:
             raise VendorError("context", sizes=(prompt.input_tokens, room))
-        return compose(prompt, cache, length=self.script.tokens, filtered=self.filtered)
+        try:
+            return compose(prompt, cache, length=self.script.tokens, filtered=self.filtered)
+        except SchemaError as error:
+            raise VendorError("invalid", f"Invalid schema: {error}", param="schema") from None
 
     def pieces(self, text: str) -> Iterable[str]:
         """The text as it is streamed."""

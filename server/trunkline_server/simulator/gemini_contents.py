@@ -39,6 +39,16 @@ def fields(value: Any, path: str, allowed: frozenset[str] | None = None) -> Fiel
     return named
 
 
+def texts_of(content: Any, path: str) -> list[str]:
+    """The texts of a content that may hold nothing but text."""
+    parts = fields(content, path).get("parts")
+    parts = [parts] if isinstance(parts, dict) else parts
+    if not isinstance(parts, list):
+        raise wrong(path, f"Invalid value at '{path}': parts are missing.")
+    texts = [part.get("text") for part in parts if isinstance(part, dict)]
+    return [text for text in texts if isinstance(text, str)]
+
+
 class Contents:
     """Reads the contents of one request into its prompt."""
 
@@ -62,7 +72,7 @@ class Contents:
             path = f"contents[{i}]"
             turn = fields(content, path)
             role = turn.get("role") or "user"
-            if role not in {"user", "model", "function"}:
+            if role not in ("user", "model", "function"):
                 raise wrong(f"{path}.role", "Please use a valid role: user, model.")
             self._calls, self._responses, self._texts = [], [], []
             self._parts(turn.get("parts"), role, path)
@@ -84,7 +94,7 @@ class Contents:
                     "call parts of the function call turn."
                 )
             raise wrong(path, f"Please ensure that {message}")
-        if self._calls and previous not in {"user", "function"}:
+        if self._calls and previous not in ("user", "function"):
             raise wrong(
                 path,
                 "Please ensure that function call turn comes immediately after a user turn or "
@@ -149,10 +159,10 @@ class Contents:
         kind = "inline_data" if "inlineData" in part else "file_data"
         data = fields(part[_camel(kind)], f"{path}.{kind}")
         media_type = data.get("mimeType")
-        if kind == "inline_data" and not isinstance(media_type, str):
+        if not isinstance(media_type, str | None) or (kind == "inline_data" and not media_type):
             raise wrong(f"{path}.{kind}", "Unable to determine the mime type of inline data.")
         family = (media_type or "").partition("/")[0]
-        family = family if family in {"image", "audio"} else "file"
+        family = family if family in ("image", "audio") else "file"
         if family == "image" and not self._vision:
             raise wrong(path, "Image input modality is not enabled for this model")
         if kind == "file_data":

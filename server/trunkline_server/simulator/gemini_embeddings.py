@@ -7,7 +7,7 @@ import orjson
 from trunkline_server.simulator import tokens
 from trunkline_server.simulator.dialect import Call, Reply
 from trunkline_server.simulator.embedding import DIMENSIONS, embed
-from trunkline_server.simulator.gemini_contents import fields, wrong
+from trunkline_server.simulator.gemini_contents import fields, texts_of, wrong
 from trunkline_server.simulator.vendor_error import VendorError
 
 
@@ -25,9 +25,7 @@ def _embed_one(call: Call, request: Any, path: str) -> tuple[list[float], int]:
             f"{path}output_dimensionality",
             f"* EmbedContentRequest.output_dimensionality: must be from 1 to {DIMENSIONS}.",
         )
-    content = named.get("content")
-    parts = fields(content, f"{path}content").get("parts") if content else None
-    text = "".join(part.get("text") or "" for part in parts or () if isinstance(part, dict))
+    text = "".join(texts_of(named.get("content"), f"{path}content"))
     if not text:
         raise wrong(f"{path}content", "* EmbedContentRequest.content: content is empty")
     return embed(text, dimensions), tokens.count(text)

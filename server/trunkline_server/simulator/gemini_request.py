@@ -13,7 +13,7 @@ import orjson
 from trunkline_server.simulator import tokens
 from trunkline_server.simulator.answer import Prompt
 from trunkline_server.simulator.dialect import Call
-from trunkline_server.simulator.gemini_contents import Contents, Fields, fields, wrong
+from trunkline_server.simulator.gemini_contents import Contents, Fields, fields, texts_of, wrong
 from trunkline_server.simulator.known_fields import GEMINI_CONFIG, GEMINI_REQUEST
 from trunkline_server.simulator.vendor_error import VendorError
 
@@ -31,22 +31,12 @@ def read_generate(call: Call) -> Prompt:
     _read_tools(body.get("tools"), prompt)
     _read_tool_config(body.get("toolConfig"), prompt)
     if (system := body.get("systemInstruction")) is not None:
-        text = "".join(_texts(system, "system_instruction"))
+        text = "".join(texts_of(system, "system_instruction"))
         prompt.add(("system", text), tokens.count(text) + tokens.MESSAGE_TOKENS)
     Contents(prompt, vision=call.model.vision).read(body.get("contents"))
     if (config := body.get("generationConfig")) is not None:
         _read_config(fields(config, "generation_config", GEMINI_CONFIG), prompt, call)
     return prompt
-
-
-def _texts(content: Any, path: str) -> list[str]:
-    """The texts of a content that may hold nothing but text."""
-    parts = fields(content, path).get("parts")
-    parts = [parts] if isinstance(parts, dict) else parts
-    if not isinstance(parts, list):
-        raise wrong(path, f"Invalid value at '{path}': parts are missing.")
-    texts = [part.get("text") for part in parts if isinstance(part, dict)]
-    return [text for text in texts if isinstance(text, str)]
 
 
 def _read_tools(tools: Any, prompt: Prompt) -> None:
@@ -55,7 +45,9 @@ def _read_tools(tools: Any, prompt: Prompt) -> None:
     if not isinstance(tools, list):
         raise wrong("tools", "Invalid value at 'tools': expected an array.")
     for i, tool in enumerate(tools):
-        declared = fields(tool, f"tools[{i}]").get("functionDeclarations") or ()
+        declared = fields(tool, f"tools[{i}]").get("functionDeclarations") or []
+        if not isinstance(declared, list):
+            raise wrong(f"tools[{i}]", f"Invalid value at 'tools[{i}].function_declarations'.")
         for j, one in enumerate(declared):
             path = f"tools[{i}].function_declarations[{j}]"
             function = fields(one, path)
@@ -71,6 +63,10 @@ def _read_tools(tools: Any, prompt: Prompt) -> None:
     prompt.add(text := orjson.dumps(tools).decode(), tokens.count(text))
 
 
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
 def _read_tool_config(config: Any, prompt: Prompt) -> None:
     if config is None:
         return
@@ -80,17 +76,19 @@ def _read_tool_config(config: Any, prompt: Prompt) -> None:
     path = "tool_config.function_calling_config"
     wanted = fields(calling, path)
     mode = wanted.get("mode") or "AUTO"
-    if mode not in _MODES:
+    if not isinstance(mode, str) or mode not in _MODES:
         raise wrong(f"{path}.mode", f"Invalid value at '{path}.mode': \"{mode}\"")
-    names = tuple(wanted.get("allowedFunctionNames") or ())
+    names = wanted.get("allowedFunctionNames") or []
+    if not _are_texts(names):
+        raise wrong(f"{path}.allowed_function_names", f"Invalid value at '{path}'.")
     if mode == "ANY" and not prompt.tools:
         raise wrong(path, "Function calling mode is ANY but no function declarations are given.")
-    if names and mode not in {"ANY", "VALIDATED"}:
+    if names and mode not in ("ANY", "VALIDATED"):
         raise wrong(path, "Allowed function names may be set only when the mode is ANY.")
     for name in names:
         if name not in prompt.tools:
             raise wrong(path, f"Allowed function name {name} is not among the declarations.")
-    prompt.tool_mode, prompt.tool_names = _MODES[mode], names
+    prompt.tool_mode, prompt.tool_names = _MODES[mode], tuple(names)
 
 
 def _read_config(config: Fields, prompt: Prompt, call: Call) -> None:
@@ -118,7 +116,7 @@ def _read_config(config: Fields, prompt: Prompt, call: Call) -> None:
             "Multiple candidates is not enabled for this model",
         )
     stops = config.get("stopSequences") or []
-    if not isinstance(stops, list) or len(stops) > _MOST_STOPS:
+    if not _are_texts(stops) or len(stops) > _MOST_STOPS:
         raise wrong(
             "generation_config.stop_sequences",
             f"* {path}.stop_sequences: at most {_MOST_STOPS} stop sequences are allowed.",

@@ -37,7 +37,7 @@ def embeddings(call: Call) -> Reply:
     if dimensions > DIMENSIONS:
         raise wrong("dimensions", f"Invalid value for 'dimensions': must be <= {DIMENSIONS}.")
     encoding = body.get("encoding_format", "float")
-    if encoding not in {"float", "base64"}:
+    if encoding not in ("float", "base64"):
         raise wrong("encoding_format", f"Invalid encoding_format: {encoding!r}.")
     inputs = _inputs(body)
     data = [

@@ -99,7 +99,10 @@ def _tool_call_id(message: Mapping[str, Any], path: str, open_calls: Mapping[str
 def _tool_calls(message: Mapping[str, Any], path: str) -> dict[str, str]:
     """The ids and names of an assistant message's calls."""
     found: dict[str, str] = {}
-    for i, call in enumerate(message.get("tool_calls") or ()):
+    calls = message.get("tool_calls") or []
+    if not isinstance(calls, list):
+        raise wrong_type(f"{path}.tool_calls", "an array of objects")
+    for i, call in enumerate(calls):
         where = f"{path}.tool_calls[{i}]"
         if not isinstance(call, dict) or not isinstance(call.get("id"), str):
             raise missing(f"{where}.id")
@@ -142,7 +145,7 @@ def _content(
             if not isinstance(text, str):
                 raise missing(f"{where}.{kind}")
             texts.append(text)
-        elif role == "user" and kind in _MEDIA:
+        elif role == "user" and isinstance(kind, str) and kind in _MEDIA:
             if kind == "image_url" and not vision:
                 raise wrong(
                     f"{where}.type",
@@ -169,7 +172,7 @@ def _image(value: Any, path: str) -> Media:
 def _audio(value: Any, path: str) -> Media:
     if not isinstance(value, dict) or not isinstance(value.get("data"), str):
         raise missing(f"{path}.data")
-    if value.get("format") not in {"wav", "mp3"}:
+    if value.get("format") not in ("wav", "mp3"):
         raise not_allowed(f"{path}.format", value.get("format"), ("wav", "mp3"))
     return Media("audio", f"audio/{value['format']}", _decoded_size(value["data"], f"{path}.data"))
 

@@ -66,7 +66,7 @@ def read_chat(call: Call) -> Prompt:
     effort = body.get("reasoning_effort")
     if effort is not None and effort not in EFFORTS:
         raise not_allowed("reasoning_effort", effort, EFFORTS)
-    prompt.think = effort not in {None, "none"}
+    prompt.think = effort not in (None, "none")
     if body.get("stream_options") is not None and body.get("stream") is not True:
         raise wrong(
             "stream_options",
@@ -175,12 +175,13 @@ def _read_choice(choice: Any, prompt: Prompt) -> None:
     if choice is None:
         return
     if isinstance(choice, str):
-        if choice not in {"auto", "none", "required"}:
+        if choice not in ("auto", "none", "required"):
             raise not_allowed("tool_choice", choice, ("none", "auto", "required"))
         prompt.tool_mode = choice
         return
-    name = (choice.get("function") or {}).get("name") if isinstance(choice, dict) else None
-    if name not in prompt.tools:
+    function = choice.get("function") if isinstance(choice, dict) else None
+    name = function.get("name") if isinstance(function, dict) else None
+    if not isinstance(name, str) or name not in prompt.tools:
         raise wrong("tool_choice", "Invalid value for 'tool_choice': no such tool in 'tools'.")
     prompt.tool_mode, prompt.tool_names = "required", (name,)
 

@@ -27,9 +27,20 @@ _FORMATS = {
 }
 
 
+class SchemaError(ValueError):
+    """A schema that is not one."""
+
+
 def sample(schema: Schema, name: str = "value") -> Any:
-    """A value that satisfies the schema; `name` flavours its strings."""
-    return _value(schema, schema, name, 0)
+    """A value that satisfies the schema; `name` flavours its strings.
+
+    Raises SchemaError when the schema's own shape is wrong.
+    """
+    try:
+        return _value(schema, schema, name, 0)
+    except (TypeError, ValueError, AttributeError, LookupError) as error:
+        # Schemas are the caller's: any word of one may have any shape, and all is read here.
+        raise SchemaError("the JSON Schema is malformed") from error
 
 
 def sample_object(schema: Schema | None) -> dict[str, Any]:
@@ -115,6 +126,8 @@ def _kind(schema: Schema) -> str:
 def _object(schema: Schema, root: Schema, depth: int) -> dict[str, Any]:
     properties = schema.get("properties") or {}
     wanted = schema.get("required") or properties
+    if not all(isinstance(key, str) for key in wanted):
+        raise TypeError("required holds what is no name")
     return {key: _value(properties.get(key, {}), root, key, depth + 1) for key in wanted}
 
 
