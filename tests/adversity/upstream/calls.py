@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
@@ -41,6 +42,11 @@ def post(
         header_timeout=header_timeout,
         max_body_bytes=max_body_bytes,
     )
+
+
+def open_files() -> int:
+    """How many file descriptors, sockets among them, this process has open."""
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 async def soon(awaitable: Awaitable[T]) -> T:

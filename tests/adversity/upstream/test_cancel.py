@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tests.adversity.upstream.calls import AT_ONCE, EVERY_WAY, post, soon
+from tests.adversity.upstream.calls import AT_ONCE, EVERY_WAY, open_files, post, soon
 from tests.support.fault_server import (
     FaultConnection,
     FaultServer,
@@ -72,6 +72,7 @@ async def test_cancel_does_not_wait_for_an_upload_that_nobody_takes(client: Http
 
     told = asyncio.Event()
     async with FaultServer(take_nothing_until_told) as server:
+        before = open_files()
         task = asyncio.create_task(client.fetch(post(server.url, body=body)))
         await server.until(lambda: len(server.connections) == 1)
         for _ in range(100):
@@ -79,6 +80,10 @@ async def test_cancel_does_not_wait_for_an_upload_that_nobody_takes(client: Http
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await soon(task)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        # The client's socket is gone while the server has taken nothing; its own is left.
+        assert open_files() == before + 1
         told.set()
         await server.closed_at()
         await server.until(lambda: taken > 0)

@@ -4,11 +4,17 @@ import asyncio
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 
-from tests.adversity.upstream.calls import AT_ONCE, EVERY_WAY, post, refused, soon
+from tests.adversity.upstream.calls import (
+    AT_ONCE,
+    EVERY_WAY,
+    open_files,
+    post,
+    refused,
+    soon,
+)
 from tests.adversity.upstream.conftest import MakeClient
 from tests.support.fault_server import (
     GUARD_SECONDS,
@@ -43,10 +49,6 @@ def silent_port() -> Iterator[int]:
         else:
             pytest.skip("this kernel has no end to its queue of connections")
         yield port
-
-
-def open_files() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 @pytest.mark.parametrize("way", EVERY_WAY)
