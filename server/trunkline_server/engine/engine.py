@@ -96,7 +96,9 @@ class Engine:
         table = self._table
         query = route_query(request, table.permitted_models(caller, request.model))
         now = self._services.clock.monotonic()
-        chosen = plan(table.snapshot, query, table.health, now, self._services.rng)
+        chosen = plan(
+            table.snapshot, query, table.health, now, self._services.rng, dry_run=True
+        )
         response = v1.RouteResponse(
             decision=decision(table.snapshot, query, chosen, chosen.targets[0])
         )
