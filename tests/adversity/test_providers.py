@@ -275,6 +275,26 @@ async def test_the_routers_own_deadline_holds_where_the_caller_sets_none() -> No
     assert reason(caught.value) == v1.ERROR_REASON_TIMEOUT
 
 
+async def test_a_hedged_stream_is_relayed_from_the_faster_provider() -> None:
+    """A real race over sockets: the first provider hangs once its latency is known."""
+    whole = STREAM_HEAD + delta("fine") + FINISH
+    known = [step for _ in range(20) for step in (read_request, send(whole))]
+    policy = "attempts: {retries: 0}, hedge: {percentile: 0.9, min_delay: 1ms}"
+    other = [read_request, send(STREAM_HEAD + delta("hedged") + FINISH)]
+    async with routed([*known, read_request, hang], other, policy=policy) as (trunkline, servers):
+        only_first = ask()
+        only_first.routing.allowed_providers.append("p0")
+        for _ in range(20):
+            stream = trunkline.stub.StreamGenerate(only_first, timeout=PATIENCE)
+            assert [event async for event in stream][-1].HasField("end")
+        events: list[v1.StreamGenerateResponse] = []
+        await collect(trunkline, into=events)
+        await servers[0].closed_at()
+    assert events[0].start.provider == "p1"
+    assert events[1].delta.text == "hedged"
+    assert [attempt.hedged for attempt in events[-1].end.attempts] == [False, True]
+
+
 class TestCancel:
     """The upstream sees the close within 100 ms of loop time."""
 

@@ -81,7 +81,7 @@ class Engine:
                 )
 
             loop = StreamLoop(self._services, course, request, call, send=send, opening=opening)
-            end = await loop.run()
+            end = await loop.run(_hedge(request.routing))
             call.model = end.model
             call.finish_reason = end.finish_reason
             call.usage = end.usage
@@ -96,9 +96,7 @@ class Engine:
         table = self._table
         query = route_query(request, table.permitted_models(caller, request.model))
         now = self._services.clock.monotonic()
-        chosen = plan(
-            table.snapshot, query, table.health, now, self._services.rng, dry_run=True
-        )
+        chosen = plan(table.snapshot, query, table.health, now, self._services.rng, dry_run=True)
         response = v1.RouteResponse(
             decision=decision(table.snapshot, query, chosen, chosen.targets[0])
         )

@@ -90,17 +90,20 @@ class Itinerary:
         self._retries = 0
         return Step(target)
 
-    def hedge_delay(self, wanted: bool | None) -> float | None:
+    def hedge_delay(self, wanted: bool | None, *, first_token: bool = False) -> float | None:
         """Seconds after which the first attempt counts as slow; None when that is unknown, or
         when hedging is not wanted.
 
-        `wanted` is the request's word: None leaves it to the route.
+        `wanted` is the request's word: None leaves it to the route. For streams what counts is
+        the first token.
         """
         hedge = self._policy.hedge
         if wanted is False or len(self._targets) < 2 or (hedge is None and not wanted):
             return None
         hedge = hedge or HedgePolicy()
-        usual = self._health.latency_percentile(self._targets[0].slot, hedge.percentile)
+        usual = self._health.latency_percentile(
+            self._targets[0].slot, hedge.percentile, first_token=first_token
+        )
         return None if usual is None else max(usual, hedge.min_delay)
 
     def _retry(self, error: UpstreamError, now: float) -> Step | None:

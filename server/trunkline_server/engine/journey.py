@@ -45,6 +45,11 @@ class Journey:
             raise self._told(now) from error
         return step
 
+    def hedge(self) -> Deployment | None:
+        """The target of a second attempt beside a slow one, if there may be one."""
+        step = self.itinerary.hedge(self._clock.monotonic())
+        return None if step is None else step.target
+
     def failed(self, target: Deployment, error: UpstreamError) -> None:
         """Notes a failed attempt that needs no next step, because another one is under way."""
         self._failures.append(Failure(target.provider, error))

@@ -1,7 +1,8 @@
 """The attempt loop of streamed calls: fall back until the first delta is sent, never after."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from contextlib import contextmanager
 
 from trunkline import v1
 from trunkline_server.engine.attempt import (
@@ -15,6 +16,7 @@ from trunkline_server.engine.attempt import (
 from trunkline_server.engine.call import Call, Course
 from trunkline_server.engine.journey import Journey
 from trunkline_server.engine.needs import estimate_usage
+from trunkline_server.engine.race import race
 from trunkline_server.errors import TrunklineError, UpstreamError
 from trunkline_server.providers.codec import StreamDecoder
 from trunkline_server.routing.snapshot import Deployment
@@ -51,102 +53,88 @@ class StreamLoop:
         self._send = send
         self._opening = opening
         self._journey = Journey(services, course, call)
-        self._begun = False
-        self._sent_chars = 0
 
-    async def run(self) -> v1.StreamEnd:
+    async def run(self, hedge: bool | None) -> v1.StreamEnd:
         """Relays one answer and returns its end, not yet sent, without costs and attempts.
 
-        Raises TrunklineError: STREAM_INTERRUPTED if the answer broke after its first delta.
+        `hedge` is the request's word on hedging; None leaves it to the route. Raises
+        TrunklineError: STREAM_INTERRUPTED if the answer broke after its first delta.
         """
         step = self._journey.first()
+        hedge_delay = self._journey.itinerary.hedge_delay(hedge, first_token=True)
         while True:
             await pause(step.delay)
             try:
-                return await self._attempt(step.target)
+                answer = await self._first_words(step.target, hedge_delay)
             except TrunklineError as error:
-                if self._begun:
-                    raise self._broken(step.target, error) from error
                 step = self._journey.after(step.target, error)
+                hedge_delay = None
+                continue
+            try:
+                return await self._relay(answer)
+            except TrunklineError as error:
+                raise self._broken(answer.attempt.target, error) from error
 
-    async def _attempt(self, target: Deployment) -> v1.StreamEnd:
+    async def _first_words(self, target: Deployment, hedge_delay: float | None) -> "_Answer":
+        if hedge_delay is None:
+            return await self._open(target, False)
+        _, answer = await race(self._open, target, hedge_delay, self._journey, _Answer.cancel)
+        return answer
+
+    async def _open(self, target: Deployment, hedged: bool) -> "_Answer":
+        """Begins an answer and reads it up to its first delta, or to its end if it has none."""
         binding = self._table.binding(target)
         codec = binding.endpoint.codec
         wire = codec.encode_generate(self._request, binding.target, stream=True)
-        attempt = Attempt(self._services, self._table, self._call, target, hedged=False)
-        decoder = codec.stream_decoder()
-        response: HttpStream | None = None
+        attempt = Attempt(self._services, self._table, self._call, target, hedged=hedged)
+        answer = _Answer(attempt, codec.stream_decoder())
         patience = _Patience(self._call.deadline - attempt.started, self._policy.first_byte_timeout)
-        try:
+        with answer.settled(patience):
             async with patience.timer:
                 response = await self._services.http.open(
                     http_request(binding.endpoint, wire, self._call)
                 )
+                answer.opened(response)
                 if not 200 <= response.status < 300:
                     body = await response.read()
                     raise codec.decode_error(response.status, response.headers, body)
-                await self._relay(response, decoder, attempt, patience)
-                end = decoder.finish()
-                if not end.usage.source:
-                    end.usage.CopyFrom(estimate_usage(self._request, self._sent_chars))
-                if not self._begun:
-                    await self._begin(attempt, decoder)
-        except UpstreamError as error:
-            if self._begun:
-                attempt.abandoned(decoder.usage, self._sent_chars)
-            attempt.fail(error)
-            raise
-        except TimeoutError:
-            attempt.abandoned(decoder.usage, self._sent_chars)
-            late = timed_out(*patience.exceeded())
-            attempt.fail(late)
-            raise late from None
-        except BaseException:
-            attempt.abandoned(decoder.usage, self._sent_chars)
-            attempt.cancel()
-            raise
-        finally:
-            if response is not None:
-                response.abort()
-        attempt.succeed(response.status, end.usage)
-        return end
+                async for chunk in answer.more():
+                    answer.read(chunk)
+                    if answer.unsent:
+                        break
+                    patience.for_next_chunk(self._policy.idle_timeout)
+                else:
+                    answer.finish(self._request)
+        return answer
 
-    async def _relay(
-        self,
-        response: HttpStream,
-        decoder: StreamDecoder,
-        attempt: Attempt,
-        patience: "_Patience",
-    ) -> None:
-        parser = SseParser()
-        async for chunk in response.chunks():
-            # A slow client must not make the upstream look idle.
-            patience.until_deadline()
-            for event, data in parser.feed(chunk):
-                await self._forward(decoder.feed(event, data), decoder, attempt)
-            patience.for_next_chunk(self._policy.idle_timeout)
-        for event, data in parser.finish():
-            await self._forward(decoder.feed(event, data), decoder, attempt)
-
-    async def _forward(
-        self,
-        deltas: Sequence[v1.StreamDelta],
-        decoder: StreamDecoder,
-        attempt: Attempt,
-    ) -> None:
-        for delta in deltas:
-            if not self._begun:
-                await self._begin(attempt, decoder)
-            self._sent_chars += delta.ByteSize()
-            await self._send(v1.StreamGenerateResponse(delta=delta))
-
-    async def _begin(self, attempt: Attempt, decoder: StreamDecoder) -> None:
+    async def _relay(self, answer: "_Answer") -> v1.StreamEnd:
+        """Sends what has been read and what is still to come."""
         now = self._services.clock.monotonic()
-        attempt.first_token = now - attempt.started
+        answer.attempt.first_token = now - answer.attempt.started
         self._call.first_token = now
-        self._begun = True
-        start = self._opening(attempt.target, decoder.model)
-        await self._send(v1.StreamGenerateResponse(start=start))
+        patience = _Patience(self._call.deadline - now, 0.0)
+        with answer.settled(patience):
+            async with patience.timer:
+                start = self._opening(answer.attempt.target, answer.decoder.model)
+                await self._send(v1.StreamGenerateResponse(start=start))
+                await self._flush(answer)
+                patience.for_next_chunk(self._policy.idle_timeout)
+                async for chunk in answer.more():
+                    # A slow client must not make the upstream look idle.
+                    patience.until_deadline()
+                    answer.read(chunk)
+                    await self._flush(answer)
+                    patience.for_next_chunk(self._policy.idle_timeout)
+                if answer.end is None:
+                    answer.finish(self._request)
+                    await self._flush(answer)
+        return answer.succeed()
+
+    async def _flush(self, answer: "_Answer") -> None:
+        for delta in answer.unsent:
+            answer.sent_chars += delta.ByteSize()
+            await self._send(v1.StreamGenerateResponse(delta=delta))
+        answer.unsent.clear()
 
     def _broken(self, target: Deployment, error: TrunklineError) -> TrunklineError:
         if self._services.clock.monotonic() >= self._call.deadline:
@@ -159,6 +147,90 @@ class StreamLoop:
                 "cause": v1.ErrorReason.Name(error.reason),
             },
         )
+
+
+class _Answer:
+    """One streamed attempt: what has come of it, and what of that is not yet sent."""
+
+    def __init__(self, attempt: Attempt, decoder: StreamDecoder) -> None:
+        self.attempt = attempt
+        self.decoder = decoder
+        self._chunks: AsyncIterator[bytes] | None = None
+        self.unsent: list[v1.StreamDelta] = []
+        self.sent_chars = 0
+        self.end: v1.StreamEnd | None = None
+        self._parser = SseParser()
+        self._response: HttpStream | None = None
+
+    def opened(self, response: HttpStream) -> None:
+        """Notes the response, which is then closed with the answer."""
+        self._response = response
+
+    def more(self) -> AsyncIterator[bytes]:
+        """The chunks not yet read."""
+        if self._chunks is None:
+            if self._response is None:
+                raise AssertionError("an answer is read after it was opened")
+            self._chunks = self._response.chunks()
+        return self._chunks
+
+    def read(self, chunk: bytes) -> None:
+        """Decodes what a chunk completes. Raises UpstreamError."""
+        for event, data in self._parser.feed(chunk):
+            self.unsent += self.decoder.feed(event, data)
+
+    def finish(self, request: v1.GenerateRequest) -> None:
+        """Takes the end of the body for the end of the answer. Raises UpstreamError if the
+        vendor's own end mark is missing."""
+        for event, data in self._parser.finish():
+            self.unsent += self.decoder.feed(event, data)
+        end = self.decoder.finish()
+        if not end.usage.source:
+            pending = sum(delta.ByteSize() for delta in self.unsent)
+            end.usage.CopyFrom(estimate_usage(request, self.sent_chars + pending))
+        self.end = end
+
+    def succeed(self) -> v1.StreamEnd:
+        """Closes the books of an answer that has ended in order, and gives its end."""
+        if self._response is None or self.end is None:
+            raise AssertionError("an answer succeeds after its end")
+        self._response.abort()
+        self.attempt.succeed(self._response.status, self.end.usage)
+        return self.end
+
+    def cancel(self) -> None:
+        """Gives the attempt up: the upstream is closed, and what it may bill is booked."""
+        self.attempt.abandoned(self.decoder.usage, self.sent_chars)
+        self.attempt.cancel()
+        self._close()
+
+    @contextmanager
+    def settled(self, patience: "_Patience") -> Generator[None]:
+        """Closes the upstream and the books when what is done inside fails."""
+        try:
+            yield
+        except UpstreamError as error:
+            self._fail(error)
+            raise
+        except TimeoutError:
+            late = timed_out(*patience.exceeded())
+            self._fail(late)
+            raise late from None
+        except BaseException:
+            self.cancel()
+            raise
+
+    def _fail(self, error: UpstreamError) -> None:
+        # A failure before the first delta is billed by no vendor, but for one that may have
+        # been writing all the time.
+        if self.sent_chars or error.reason == v1.ERROR_REASON_TIMEOUT:
+            self.attempt.abandoned(self.decoder.usage, self.sent_chars)
+        self.attempt.fail(error)
+        self._close()
+
+    def _close(self) -> None:
+        if self._response is not None:
+            self._response.abort()
 
 
 class _Patience:

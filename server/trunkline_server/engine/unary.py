@@ -7,6 +7,7 @@ from trunkline_server.engine.attempt import Attempt, Services, http_request, pau
 from trunkline_server.engine.call import Call, Course
 from trunkline_server.engine.journey import Journey
 from trunkline_server.engine.operations import Operation, RequestT, ResponseT
+from trunkline_server.engine.race import race
 from trunkline_server.errors import TrunklineError, UpstreamError
 from trunkline_server.routing.snapshot import Deployment
 
@@ -41,14 +42,17 @@ class UnaryLoop(Generic[RequestT, ResponseT]):
         while True:
             await pause(step.delay)
             try:
-                if hedge_delay is not None:
-                    return await self._race(step.target, hedge_delay)
-                return step.target, await self._attempt(step.target, hedged=False)
+                if hedge_delay is None:
+                    return step.target, await self._attempt(step.target, False)
+                # An answer that came too late is booked like any other, and dropped.
+                return await race(
+                    self._attempt, step.target, hedge_delay, self._journey, lambda _: None
+                )
             except TrunklineError as error:
                 step = self._journey.after(step.target, error)
             hedge_delay = None
 
-    async def _attempt(self, target: Deployment, *, hedged: bool) -> ResponseT:
+    async def _attempt(self, target: Deployment, hedged: bool) -> ResponseT:
         binding = self._table.binding(target)
         codec = binding.endpoint.codec
         wire = self._operation.encode(codec, self._request, binding.target)
@@ -78,28 +82,3 @@ class UnaryLoop(Generic[RequestT, ResponseT]):
             raise
         attempt.succeed(reply.status, response.usage)
         return response
-
-    async def _race(self, target: Deployment, delay: float) -> tuple[Deployment, ResponseT]:
-        """Runs an attempt and, when it is slow, a second one beside it; the first answer wins."""
-        racers = {asyncio.create_task(self._attempt(target, hedged=False)): target}
-        try:
-            done, _ = await asyncio.wait(racers, timeout=delay)
-            if not done:
-                hedge = self._journey.itinerary.hedge(self._services.clock.monotonic())
-                if hedge is not None:
-                    second = asyncio.create_task(self._attempt(hedge.target, hedged=True))
-                    racers[second] = hedge.target
-            while True:
-                done, _ = await asyncio.wait(racers, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    where = racers.pop(task)
-                    error = task.exception()
-                    if error is None:
-                        return where, task.result()
-                    if not racers or not isinstance(error, UpstreamError):
-                        raise error
-                    self._journey.failed(where, error)
-        finally:
-            for task in racers:
-                task.cancel()
-            await asyncio.gather(*racers, return_exceptions=True)

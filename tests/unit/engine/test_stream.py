@@ -11,7 +11,7 @@ from tests.unit.engine.world import World, ask
 from trunkline import v1
 from trunkline.assemble import MessageAssembler
 from trunkline_server.errors import TrunklineError, UpstreamError
-from trunkline_server.routing.snapshot import AttemptPolicy
+from trunkline_server.routing.snapshot import AttemptPolicy, HedgePolicy
 
 BROKEN_PIPE = UpstreamError(v1.ERROR_REASON_STREAM_INTERRUPTED, "connection reset")
 
@@ -200,6 +200,68 @@ def test_a_send_that_fails_closes_the_upstream() -> None:
         assert world.health.in_flight(0) == 0
 
     in_world(lambda: World({"alpha": [stream("a")]}), main)
+
+
+class TestHedging:
+    POLICY = AttemptPolicy(retries=0, hedge=HedgePolicy(percentile=0.9, min_delay=0.5))
+
+    @staticmethod
+    async def teach(world: World) -> None:
+        """Twenty streams whose first token takes a second."""
+        for _ in range(20):
+            await world.stream()
+        world.http.requests.clear()
+
+    def test_the_first_to_speak_wins_and_the_other_is_closed(self) -> None:
+        async def main(world: World) -> None:
+            await self.teach(world)
+            events = await world.stream()
+            assert world.http.hosts == ["alpha", "beta"]
+            assert events[0].start.provider == "beta"
+            assert text_of(events) == "quick words"
+            outcomes = [(a.provider, a.outcome, a.hedged) for a in events[-1].end.attempts]
+            assert outcomes == [
+                ("alpha", v1.ATTEMPT_OUTCOME_CANCELLED, False),
+                ("beta", v1.ATTEMPT_OUTCOME_SUCCEEDED, True),
+            ]
+            assert world.http.streams[-2].aborted
+            assert events[-1].end.cost.estimated
+            assert world.health.in_flight(0) == 0
+
+        script = {
+            "alpha": [stream("word", gap=1.0)] * 20 + [stream("late", gap=90)],
+            "beta": [stream("quick ", "words", gap=1.0)],
+        }
+        in_world(lambda: World(script, self.POLICY), main)
+
+    def test_a_stream_that_has_begun_to_speak_is_not_hedged(self) -> None:
+        async def main(world: World) -> None:
+            await self.teach(world)
+            events = await world.stream()
+            assert world.http.hosts == ["alpha"]
+            assert text_of(events) == "slow after the start"
+
+        words = [(0.5, b"data: slow \n\n"), (30.0, b"data: after the start\n\n")]
+        slow = Answer(chunks=[*words, (1.0, b"data: [end]\n\n")])
+        in_world(
+            lambda: World({"alpha": [stream("word", gap=1.0)] * 20 + [slow]}, self.POLICY), main
+        )
+
+    def test_a_cancelled_race_leaves_nothing_open(self) -> None:
+        async def main(world: World) -> None:
+            await self.teach(world)
+            task = asyncio.create_task(world.stream())
+            await asyncio.sleep(5)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert world.http.hosts == ["alpha", "beta"]
+            assert all(stream.aborted for stream in world.http.streams[-2:])
+            assert world.health.in_flight(0) == world.health.in_flight(1) == 0
+
+        late = stream("late", gap=90)
+        script = {"alpha": [stream("word", gap=1.0)] * 20 + [late], "beta": [late]}
+        in_world(lambda: World(script, self.POLICY), main)
 
 
 def test_an_empty_answer_still_starts_and_ends() -> None:
