@@ -1,0 +1,440 @@
+"""README.md and deploy/ are tried: their commands run, their configurations are read, and
+their tables are compared with the code."""
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+import pytest
+import pytest_asyncio
+import yaml
+from prometheus_client import CollectorRegistry
+
+from tests.support.process import RouterProcess, router_process
+from tests.support.router import price_book
+from trunkline import v1
+from trunkline_server.catalogue.compile import CompiledTable, compile_snapshot
+from trunkline_server.catalogue.known import known
+from trunkline_server.catalogue.models import CAPABILITIES
+from trunkline_server.catalogue.rows import provider_rows
+from trunkline_server.errors import CODES, TrunklineError
+from trunkline_server.providers.codec import CodecTarget
+from trunkline_server.providers.dialects import DIALECTS
+from trunkline_server.routing.snapshot import AttemptPolicy, HedgePolicy, Route
+from trunkline_server.settings import (
+    BreakerSettings,
+    RetryBudgetSettings,
+    ServerSettings,
+    Settings,
+    parse,
+)
+from trunkline_server.settings.schema import STRATEGIES
+from trunkline_server.telemetry.metrics import Metrics
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text("utf-8")
+EXAMPLE = ROOT / "deploy" / "trunkline.example.yaml"
+NO_KEYS = dict.fromkeys(
+    ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY", "GOOGLE_API_KEY"), ""
+)
+BLOCK_SECONDS = 60.0
+# A fixed time, so that a price that changes does not change a test.
+NOW = 1_790_000_000.0
+
+
+@dataclass(frozen=True)
+class Block:
+    """One fenced block: its language, its text, and the `text` block that follows it, if any."""
+
+    line: int
+    language: str
+    text: str
+    output: str | None
+
+
+def blocks() -> Iterator[Block]:
+    found = list(re.finditer(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL))
+    for place, match in enumerate(found):
+        after = found[place + 1] if place + 1 < len(found) else None
+        follows = (
+            after is not None
+            and after[1] == "text"
+            and not README[match.end() : after.start()].strip()
+        )
+        line = README.count("\n", 0, match.start()) + 1
+        yield Block(line, match[1], match[2], after[2] if after and follows else None)
+
+
+BLOCKS = tuple(blocks())
+RUNNABLE = [block for block in BLOCKS if block.language in {"sh", "python"}]
+
+
+def rows_under(*header: str) -> list[list[str]]:
+    """The cells of the one table of the README with this header, Markdown's quotes removed."""
+    wanted = "| " + " | ".join(header) + " |\n"
+    assert README.count(wanted) == 1, wanted
+    table = README.partition(wanted)[2].partition("\n\n")[0].splitlines()[1:]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in table]
+
+
+def column(number: int, *header: str) -> list[str]:
+    return [row[number].strip("`") for row in rows_under(*header)]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def served() -> AsyncGenerator[RouterProcess]:
+    """One router with simulated providers for all blocks."""
+    async with router_process(env=NO_KEYS) as router:
+        yield router
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("block", RUNNABLE, ids=lambda block: f"line{block.line}")
+async def test_block(block: Block, served: RouterProcess) -> None:
+    """What a `sh` or `python` block prints is what the `text` block after it shows."""
+    for tool in re.findall(r"\.tools/bin/(\w+)", block.text):
+        await need_tool(tool)
+    text = block.text.replace("127.0.0.1:50051", served.address)
+    text = text.replace("127.0.0.1:9464", served.ops)
+    text = text.replace(".venv/bin/", f"{Path(sys.executable).parent}/")
+    if block.language == "python":
+        command = [sys.executable, "-c", text]
+    else:
+        command = ["bash", "-euo", "pipefail", "-c", text]
+    status, printed = await run(command, {"TRUNKLINE_TARGET": served.address})
+    assert status == 0, printed
+    if block.output is None:
+        assert_expected(block, printed)
+    else:
+        assert masked(printed) == masked(block.output)
+
+
+def test_every_output_belongs_to_a_command() -> None:
+    outputs = [block for block in BLOCKS if block.language == "text"]
+    assert len(outputs) == sum(block.output is not None for block in RUNNABLE) > 0
+    assert {block.language for block in BLOCKS} == {"sh", "python", "text", "yaml"}
+
+
+def assert_expected(block: Block, printed: str) -> None:
+    """What commands print whose output the README does not show."""
+    if "grpcurl" in block.text:
+        answer, end = json.JSONDecoder().raw_decode(printed)
+        assert len(answer["embeddings"]) == 1
+        assert len(answer["embeddings"][0]["values"]) == 2
+        for method in ("Generate", "StreamGenerate", "Embed", "Route"):
+            assert f"rpc {method} (" in printed[end:]
+    elif "ghz" in block.text:
+        assert re.search(r"\[OK\]\s+500 responses", printed), printed
+        assert "Error distribution" not in printed
+    elif "/metrics" in block.text:
+        assert printed.startswith('{"status": "ready"}')
+        assert "\ntrunkline_calls_in_flight 0.0\n" in printed
+    else:
+        pytest.fail(f"nothing is known of what line {block.line} prints")
+
+
+def masked(printed: str) -> str:
+    """The output without what differs from run to run: times and the table's version, which
+    the simulator's port is part of."""
+    printed = re.sub(r"\b\d+ ms\b", "N ms", printed.strip())
+    return re.sub(r"\b(?=[a-f]*[0-9])[0-9a-f]{12}\b", "VERSION", printed)
+
+
+async def run(command: Sequence[str], env: dict[str, str]) -> tuple[int, str]:
+    """The exit code, and standard output and error in the order in which they came."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env={**os.environ, **env},
+    )
+    try:
+        async with asyncio.timeout(BLOCK_SECONDS):
+            output, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode is not None
+    return process.returncode, output.decode()
+
+
+async def need_tool(name: str) -> None:
+    """Sees that a tool of the Makefile is there: built in CI, elsewhere its lack skips."""
+    path = f".tools/bin/{name}"
+    if (ROOT / path).exists():
+        return
+    if os.environ.get("CI") != "true":
+        pytest.skip(f"{path} is not installed: run 'make tools'")
+    make = shutil.which("make")
+    assert make is not None
+    env = {"MAKEFLAGS": "", "MAKELEVEL": ""}
+    process = await asyncio.create_subprocess_exec(make, path, cwd=ROOT, env={**os.environ, **env})
+    assert await process.wait() == 0
+    assert (ROOT / path).exists()
+
+
+def environment_of(text: str) -> dict[str, str]:
+    """A value for every variable that a configuration names, and for the vendors' usual ones."""
+    named = re.findall(r"env:([A-Za-z_][A-Za-z0-9_]*)", text)
+    return dict.fromkeys([*NO_KEYS, *named], "a-key")
+
+
+def compiled(text: str, base: Path = EXAMPLE.parent) -> tuple[Settings, CompiledTable]:
+    settings = parse(text, "a document", environment_of(text), known(), base=base)
+    return settings, compile_snapshot(settings, price_book(), now=NOW)
+
+
+class TestConfigurations:
+    def test_the_blocks_of_the_readme_are_one_working_file(self) -> None:
+        text = "".join(block.text for block in BLOCKS if block.language == "yaml")
+        settings, table = compiled(text)
+        assert set(settings.providers) == {"openai", "anthropic-eu", "local"}
+        assert [key.name for key in settings.keys] == ["team-search"]
+        assert set(table.snapshot.routes) == {"cheap"}
+        # Prices come from the table, or from the file.
+        assert all(row.price is not None for row in table.snapshot.deployments)
+
+    async def test_check_accepts_the_example(self) -> None:
+        text = EXAMPLE.read_text("utf-8")
+        command = [str(Path(sys.executable).with_name("trunkline")), "check", str(EXAMPLE)]
+        named = dict.fromkeys(re.findall(r" env:([A-Z_]+)$", text, re.MULTILINE), "a-key")
+        assert set(named) == {"OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY"}
+        status, printed = await run(command, {**NO_KEYS, **named})
+        assert status == 0, printed
+        assert ": OK, version " in printed
+        status, printed = await run(command, NO_KEYS)
+        assert status == 2
+        assert all(f"environment variable {name} is" in printed for name in named)
+
+    @pytest.fixture
+    def filled_in(self, tmp_path: Path) -> tuple[str, Path]:
+        """The example with every setting that it leaves out, and a folder with its files."""
+        text = re.sub(r"^( *)#(?=[a-z])", r"\1", EXAMPLE.read_text("utf-8"), flags=re.MULTILINE)
+        for path in re.findall(r"\btls/[\w.-]+", text):
+            (tmp_path / path).parent.mkdir(exist_ok=True)
+            (tmp_path / path).write_text("pem")
+        return text, tmp_path
+
+    def test_the_example_shows_every_key(self, filled_in: tuple[str, Path]) -> None:
+        text, _ = filled_in
+        tree = yaml.safe_load(text)
+        shown: dict[type, set[str]] = {}
+        note_keys(tree, Settings, shown)
+        assert {kind: sorted(keys) for kind, keys in shown.items()} == {
+            kind: sorted(keys_of(kind)) for kind in kinds_in(Settings)
+        }
+
+    def test_what_the_example_leaves_out_is_the_default(self, filled_in: tuple[str, Path]) -> None:
+        full_text, folder = filled_in
+        settings, table = compiled(EXAMPLE.read_text("utf-8"))
+        full, full_table = compiled(full_text, folder)
+        examples = {"tls", "otlp_endpoint", "otlp_headers", "drain_timeout"}
+        for section in ("server", "telemetry"):
+            mine, theirs = getattr(settings, section), getattr(full, section)
+            default = type(mine)()
+            for row in fields(mine):
+                if row.name not in examples:
+                    assert getattr(theirs, row.name) == getattr(default, row.name), row.name
+        assert full.routing.breaker == BreakerSettings()
+        assert full.routing.retry_budget == RetryBudgetSettings()
+        assert policies(full_table) == policies(table)
+        assert table.snapshot.models["small"].attempts == AttemptPolicy()
+        assert table.snapshot.models["small"].max_targets == Route("", 0, ()).max_targets
+
+
+def policies(table: CompiledTable) -> dict[str, object]:
+    """How targets are chosen and tried, by model and route; not the targets."""
+    snapshot = table.snapshot
+    return {
+        name: (route.strategy, route.max_targets, route.balance, route.attempts)
+        for name, route in {**snapshot.models, **snapshot.routes}.items()
+    }
+
+
+def hints_of(kind: type) -> dict[str, Any]:
+    """The type of each field that is a key of the configuration."""
+    hints = get_type_hints(kind, include_extras=True)
+    return {name: hint.__origin__ for name, hint in hints.items() if get_origin(hint) is Annotated}
+
+
+def keys_of(kind: type) -> set[str]:
+    return set(hints_of(kind))
+
+
+def kinds_in(hint: Any) -> set[type]:
+    """The records that a type is made of."""
+    if not is_dataclass(hint):
+        return set().union(*map(kinds_in, get_args(hint)))
+    assert isinstance(hint, type)
+    return {hint}.union(*map(kinds_in, hints_of(hint).values()))
+
+
+def note_keys(node: Any, hint: Any, shown: dict[type, set[str]]) -> None:
+    """Adds the keys that stand in a node to those of the record that it is read as."""
+    if is_dataclass(hint) and isinstance(hint, type):
+        if isinstance(node, dict):
+            shown.setdefault(hint, set()).update(node)
+            for name, value in node.items():
+                note_keys(value, hints_of(hint)[name], shown)
+    elif get_origin(hint) is dict:
+        for value in node.values():
+            note_keys(value, get_args(hint)[1], shown)
+    elif get_origin(hint) is tuple:
+        for value in node if isinstance(node, list) else ():
+            note_keys(value, get_args(hint)[0], shown)
+    else:
+        for each in get_args(hint):
+            note_keys(node, each, shown)
+
+
+class TestTables:
+    def test_errors(self) -> None:
+        header = ("reason", "gRPC code", "when", "details beside ErrorInfo", "the caller should")
+        told = {row[0]: row[1] for row in rows_under(*header)}
+        assert told == {
+            v1.ErrorReason.Name(reason).removeprefix("ERROR_REASON_"): code.name
+            for reason, code in CODES.items()
+        }
+        assert len(told) == len(v1.ErrorReason.values()) - 1
+
+    def test_exclusions(self) -> None:
+        names = [name.removeprefix("EXCLUSION_REASON_") for name in v1.ExclusionReason.keys()]
+        assert sorted(column(0, "excluded by", "when")) == sorted(set(names) - {"UNSPECIFIED"})
+
+    def test_strategies(self) -> None:
+        assert column(0, "strategy", "order") == list(STRATEGIES)
+
+    def test_capabilities(self) -> None:
+        assert sorted(column(0, "capability", "is demanded when")) == sorted(CAPABILITIES)
+
+    def test_metrics(self) -> None:
+        told = {row[0].strip("`"): row[1] for row in rows_under("metric", "labels", "counts")}
+        registered = {}
+        for collector in vars(Metrics(CollectorRegistry())).values():
+            (family,) = collector.describe()
+            name = f"{family.name}_total" if family.type == "counter" else family.name
+            registered[name] = collector
+        assert sorted(told) == sorted(registered)
+        for name, labels in told.items():
+            if labels:
+                registered[name].labels(**dict.fromkeys(labels.split(", "), "x"))
+            else:
+                with pytest.raises(ValueError, match="No label names"):
+                    registered[name].labels()
+
+    def test_server_defaults(self) -> None:
+        told = {}
+        for left, value, right, other in rows_under("key", "default", "key", "default"):
+            told[left.strip("`")] = value.strip("`")
+            if right:
+                told[right.strip("`")] = other.strip("`")
+        assert sorted(told) == sorted(
+            row.name for row in fields(ServerSettings) if row.name != "tls"
+        )
+        lines = "\n".join(f"  {key}: {value}" for key, value in told.items())
+        settings, _ = compiled(f"server:\n{lines}\nproviders: {{openai: {{}}}}\n")
+        assert settings.server == ServerSettings()
+
+    def test_numbers_in_sentences_are_the_defaults(self) -> None:
+        breaker, budget = BreakerSettings(), RetryBudgetSettings()
+        attempts, hedge = AttemptPolicy(), HedgePolicy()
+        text = " ".join(README.split())
+        for phrase in (
+            f"averages that forget in {breaker.averaging_time:g} s",
+            f"{breaker.consecutive_failures} failures in a row",
+            f"at least {breaker.min_calls} recent calls",
+            f"at most {attempts.retries} time (`retries`)",
+            f"doubles from {attempts.backoff_base:g} s to {attempts.backoff_max:g} s",
+            f"at most {budget.ratio:.0%} of the calls".replace("%", " %"),
+            f"plus {budget.min_per_second:g} a second",
+            f"longer than {hedge.percentile:.0%} of".replace("%", " %"),
+        ):
+            assert phrase in text, phrase
+        assert breaker.error_rate == 0.5  # "half of"
+
+    def test_kinds(self) -> None:
+        told = {
+            row[0].strip("`"): [cell.replace("`", "") for cell in row[1:]]
+            for row in rows_under("kind", "dialect", "base URL", "key in", "variables")
+        }
+        assert told == {
+            name: [row.dialect, row.base_url, row.auth.header, ", ".join(row.env)]
+            for name, row in provider_rows().items()
+        }
+
+    def test_dialects(self) -> None:
+        header = ("image", "audio", "file", "tools", "JSON schema", "embeddings")
+        told = {
+            row[0].strip("`"): dict(zip(header, row[2:], strict=True))
+            for row in rows_under("dialect", "vendor's API", *header)
+        }
+        assert told == {
+            name: {what: "yes" if carries(name, what) else "no" for what in header}
+            for name in DIALECTS
+        }
+
+    def test_rooms(self) -> None:
+        rooms = {
+            path.name
+            for path in (ROOT / "server" / "trunkline_server").iterdir()
+            if (path / "__init__.py").exists()
+        }
+        folders = column(0, "folder", "holds")
+        told = [Path(name).name for name in folders if name.startswith("server/")]
+        assert all((ROOT / name).is_dir() for name in folders if "," not in name)
+        assert sorted(told) == sorted(rooms)
+
+    def test_log_lines_are_those_of_the_code(self) -> None:
+        source = "".join(
+            path.read_text("utf-8") for path in (ROOT / "server" / "trunkline_server").rglob("*.py")
+        )
+        seen = " ".join(row[1] for row in rows_under("what happens", "what an operator sees"))
+        events = [text for text in re.findall(r"`([^`]+)`", seen) if " " in text]
+        assert len(events) > 6
+        assert [text for text in events if f'"{text}"' not in source] == []
+
+    def test_make_targets_exist(self) -> None:
+        makefile = (ROOT / "Makefile").read_text("utf-8")
+        targets = set(re.findall(r"`make ([\w-]+)`", README))
+        assert {"run", "test", "check", "generate"} <= targets
+        for target in targets:
+            assert re.search(rf"^{re.escape(target)}:", makefile, re.MULTILINE), target
+
+
+PARTS = {
+    "image": v1.Part(image=v1.Image(data=b"\x89PNG\r\n\x1a\n", media_type="image/png")),
+    "audio": v1.Part(audio=v1.Audio(data=b"RIFF", media_type="audio/wav")),
+    "file": v1.Part(file=v1.File(data=b"%PDF", media_type="application/pdf", filename="a.pdf")),
+}
+
+
+def carries(dialect: str, what: str) -> bool:
+    """Whether a codec takes such a request, its flags being the dialect's own."""
+    codec, target = DIALECTS[dialect], CodecTarget("a-model", 1000)
+    request = v1.GenerateRequest(
+        messages=[v1.Message(role=v1.ROLE_USER, parts=[v1.Part(text="Look.")])]
+    )
+    if what in PARTS:
+        request.messages[0].parts.append(PARTS[what])
+    elif what == "tools":
+        request.tools.add(name="look")
+    elif what == "JSON schema":
+        request.response_format.json_schema.schema_json = '{"type": "object"}'
+    try:
+        if what == "embeddings":
+            codec.encode_embed(v1.EmbedRequest(inputs=["a"]), target)
+        else:
+            codec.encode_generate(request, target, stream=False)
+    except TrunklineError as error:
+        assert error.reason == v1.ERROR_REASON_INVALID_REQUEST
+        return False
+    return True
