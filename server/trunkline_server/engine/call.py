@@ -7,16 +7,14 @@ from trunkline import v1
 from trunkline_server.engine.ports import Caller
 from trunkline_server.engine.table import Table
 from trunkline_server.routing.plan import Plan
-from trunkline_server.routing.query import Query
 
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """What a call goes by from start to end: the table in force when it came, what it asked
-    of that table, and the answer."""
+    """What a call goes by from start to end: the table in force when it came, and the
+    plan made from it."""
 
     table: Table
-    query: Query
     plan: Plan
 
 

@@ -15,7 +15,7 @@ from trunkline_server.engine.stream import Send, StreamLoop
 from trunkline_server.engine.table import Table
 from trunkline_server.engine.unary import UnaryLoop
 from trunkline_server.errors import TrunklineError
-from trunkline_server.routing.explain import explain
+from trunkline_server.routing.explain import explain, explain_into
 from trunkline_server.routing.plan import decision, plan
 from trunkline_server.routing.query import Query
 from trunkline_server.routing.snapshot import Deployment
@@ -97,10 +97,9 @@ class Engine:
         query = route_query(request, table.permitted_models(caller, request.model))
         now = self._services.clock.monotonic()
         chosen = plan(table.snapshot, query, table.health, now, self._services.rng, dry_run=True)
-        response = v1.RouteResponse(
-            decision=decision(table.snapshot, query, chosen, chosen.targets[0])
-        )
-        response.candidates.extend(explain(table.snapshot, query, table.health, now, chosen))
+        response = v1.RouteResponse(decision=decision(table.snapshot, chosen, chosen.targets[0]))
+        in_full = request.routing.explain
+        explain_into(response, table.snapshot, table.health, now, chosen, in_full=in_full)
         return response
 
     @contextmanager
@@ -138,15 +137,15 @@ class Engine:
                 raise
             members = table.snapshot.resolve(query.model).members
             raise unmet_needs(call.request, query, members) or error from None
-        call.course = Course(table, query, chosen)
+        call.course = Course(table, chosen)
         return call.course
 
     def _decide(self, call: Call, course: Course, target: Deployment) -> v1.Decision:
         table = course.table
-        call.decision = decision(table.snapshot, course.query, course.plan, target)
+        call.decision = decision(table.snapshot, course.plan, target)
         if call.request.routing.explain:
             now = self._services.clock.monotonic()
-            candidates = explain(table.snapshot, course.query, table.health, now, course.plan)
+            candidates = explain(table.snapshot, table.health, now, course.plan, in_full=True)
             call.decision.candidates.extend(candidates)
         return call.decision
 

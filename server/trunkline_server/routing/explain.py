@@ -1,13 +1,14 @@
 """Why a decision is as it is: every candidate with its score or its exclusion."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from random import Random
 from typing import TYPE_CHECKING, NamedTuple
 
 from trunkline import v1
 from trunkline_server.routing.draws import Case
 from trunkline_server.routing.health import HealthTable
-from trunkline_server.routing.pools import in_scope, pool_of
+from trunkline_server.routing.pools import in_scope
 from trunkline_server.routing.query import Query
 from trunkline_server.routing.rules import Rule, TooSlow, rules_of
 from trunkline_server.routing.snapshot import Deployment, Snapshot
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 LIMIT = 100
 
+_NO_LUCK = Random(0)  # noqa: S311 - never drawn from
+
 
 class _Excluded(NamedTuple):
     row: Deployment
@@ -26,16 +29,89 @@ class _Excluded(NamedTuple):
 
 
 def explain(
-    snapshot: Snapshot, query: Query, health: HealthTable, now: float, chosen: "Plan"
+    snapshot: Snapshot, health: HealthTable, now: float, chosen: "Plan", *, in_full: bool = False
 ) -> list[v1.Candidate]:
     """The candidates of a plan just made: targets by rank, other eligible ones, excluded ones.
 
     The other eligible ones stand by score. At most 100 in all: of a larger route the first
-    ones in its order, before they are sorted.
+    ones in its order, before they are sorted. Scores come with the parts they are made of;
+    `in_full` adds what else is known of each candidate, with a weight of zero.
     """
-    targets = chosen.targets
-    planned = {id(row) for row in targets}
-    room = max(LIMIT - len(targets), 0)
+    response = v1.RouteResponse()
+    explain_into(response, snapshot, health, now, chosen, in_full=in_full)
+    return list(response.candidates)
+
+
+def explain_into(
+    response: v1.RouteResponse,
+    snapshot: Snapshot,
+    health: HealthTable,
+    now: float,
+    chosen: "Plan",
+    *,
+    in_full: bool = False,
+) -> None:
+    """Writes the candidates straight into a response, which spares copying each of them."""
+    query, targets = chosen.query, chosen.targets
+    if chosen.pool.excluded or query.max_latency_ms > 0 or health.blocked(now):
+        others, excluded = _apart(snapshot, health, now, chosen)
+    else:
+        planned = {id(row) for row in targets}
+        room = max(LIMIT - len(targets), 0)
+        rest = (row for row in chosen.pool.members if id(row) not in planned)
+        others, excluded = list(islice(rest, room)), []
+    # Nothing is drawn here: scores are the part of a strategy that needs no luck.
+    case = Case(chosen.pool, query, health, now, _NO_LUCK, 0, frozenset())
+    strategy = STRATEGIES[chosen.strategy]
+    counts = strategy.counts(chosen.route)
+    field = [*targets, *others]
+    scored = list(zip(strategy.scores(field, case), field, strict=True))
+    if len(others) > 1:
+        # Stable: equal scores stay in the route's order.
+        scored[len(targets) :] = sorted(scored[len(targets) :], key=_score, reverse=True)
+    add = response.candidates.add
+    for place, (score, row) in enumerate(scored):
+        candidate = add()
+        _describe(candidate, snapshot, case, row)
+        candidate.score = score
+        if place < len(targets):
+            candidate.rank = place + 1
+        _add_parts(candidate, row, case, counts, in_full=in_full)
+    for row, reason, detail in excluded[: LIMIT - len(scored)]:
+        candidate = add()
+        _describe(candidate, snapshot, case, row)
+        candidate.exclusion.reason = reason
+        candidate.exclusion.detail = detail
+
+
+def decision(snapshot: Snapshot, chosen: "Plan", target: Deployment) -> v1.Decision:
+    """The decision for one target of a plan, without candidates."""
+    query = chosen.query
+    made = v1.Decision(
+        provider=target.provider,
+        deployment=target.name,
+        provider_model=target.provider_model,
+        model=query.model if query.model in snapshot.models else target.model,
+        route=chosen.route.name,
+        strategy=chosen.strategy,
+        snapshot_version=snapshot.version,
+        candidate_count=chosen.candidate_count,
+    )
+    _estimate(made.estimated_cost, snapshot, query, target)
+    return made
+
+
+def _score(scored: tuple[float, Deployment]) -> float:
+    return scored[0]
+
+
+def _apart(
+    snapshot: Snapshot, health: HealthTable, now: float, chosen: "Plan"
+) -> tuple[list[Deployment], list[_Excluded]]:
+    """The eligible candidates beside the targets, and the excluded ones with their reasons."""
+    query = chosen.query
+    planned = {id(row) for row in chosen.targets}
+    room = max(LIMIT - len(planned), 0)
     others: list[Deployment] = []
     excluded: list[_Excluded] = []
     rules = rules_of(query, snapshot.built_at)
@@ -50,41 +126,7 @@ def explain(
             others.append(row)
         elif len(excluded) < room:
             excluded.append(exclusion)
-    field = [*targets, *others]
-    # Nothing is drawn here: scores are the part of a strategy that needs no luck.
-    case = Case(pool_of(snapshot, query), query, health, now, Random(0), 0, frozenset())  # noqa: S311 - see above.
-    strategy = STRATEGIES[chosen.strategy]
-    counts = strategy.counts(chosen.route)
-    answer = []
-    for row, score in zip(field, strategy.scores(field, case), strict=True):
-        candidate = _candidate(snapshot, query, health, now, row)
-        candidate.score = score
-        candidate.parts.extend(_parts(candidate, row, case, counts))
-        answer.append(candidate)
-    answer[len(targets) :] = sorted(answer[len(targets) :], key=lambda row: -row.score)
-    for rank, candidate in enumerate(answer[: len(targets)], 1):
-        candidate.rank = rank
-    for row, reason, detail in excluded[: LIMIT - len(answer)]:
-        candidate = _candidate(snapshot, query, health, now, row)
-        candidate.exclusion.reason = reason
-        candidate.exclusion.detail = detail
-        answer.append(candidate)
-    return answer
-
-
-def decision(snapshot: Snapshot, query: Query, chosen: "Plan", target: Deployment) -> v1.Decision:
-    """The decision for one target of a plan, without candidates."""
-    return v1.Decision(
-        provider=target.provider,
-        deployment=target.name,
-        provider_model=target.provider_model,
-        model=query.model if query.model in snapshot.models else target.model,
-        route=chosen.route.name,
-        strategy=chosen.strategy,
-        snapshot_version=snapshot.version,
-        estimated_cost=_estimate(snapshot, query, target),
-        candidate_count=chosen.candidate_count,
-    )
+    return others, excluded
 
 
 def _static(row: Deployment, rules: Sequence[Rule]) -> _Excluded | None:
@@ -121,52 +163,66 @@ def _dynamic(
     return _Excluded(row, v1.EXCLUSION_REASON_CIRCUIT_OPEN, detail)
 
 
-def _candidate(
-    snapshot: Snapshot, query: Query, health: HealthTable, now: float, row: Deployment
-) -> v1.Candidate:
-    return v1.Candidate(
-        provider=row.provider,
-        deployment=row.name,
-        provider_model=row.provider_model,
-        region=row.region,
-        estimated_cost=_estimate(snapshot, query, row),
-        circuit_state=health.state(row.slot, now),
-    )
+def _describe(candidate: v1.Candidate, snapshot: Snapshot, case: Case, row: Deployment) -> None:
+    card = snapshot.cards.get(row.name)
+    if card is None:
+        card = v1.Candidate(
+            provider=row.provider,
+            deployment=row.name,
+            provider_model=row.provider_model,
+            region=row.region,
+        )
+        snapshot.cards.put(row.name, card)
+    candidate.CopyFrom(card)
+    candidate.circuit_state = case.health.state(row.slot, case.now)
+    _estimate(candidate.estimated_cost, snapshot, case.query, row)
 
 
-def _estimate(snapshot: Snapshot, query: Query, row: Deployment) -> v1.Cost:
-    """What the request costs there at most; a charge per request is in the total alone."""
+def _estimate(cost: v1.Cost, snapshot: Snapshot, query: Query, row: Deployment) -> None:
+    """What the request costs there at most."""
+    cost.estimated = True
     if row.price is None:
-        return v1.Cost(unpriced=True, estimated=True)
-    at, inputs = snapshot.built_at, query.input_tokens
-    total = row.price.estimate(inputs, query.output_tokens, at)
-    without_output = row.price.estimate(inputs, 0, at)
-    return v1.Cost(
-        input=without_output - row.price.estimate(0, 0, at),
-        output=total - without_output,
-        total=total,
-        estimated=True,
-    )
+        cost.unpriced = True
+    else:
+        at = snapshot.built_at
+        row.price.estimate_into(cost, query.input_tokens, query.output_tokens, at)
 
 
-def _parts(
-    candidate: v1.Candidate, row: Deployment, case: Case, counts: Mapping[str, float]
-) -> list[v1.ScorePart]:
+def _add_parts(
+    candidate: v1.Candidate,
+    row: Deployment,
+    case: Case,
+    counts: Mapping[str, float],
+    *,
+    in_full: bool,
+) -> None:
     """What is known of a candidate, each with its own unit; what is unknown is left out."""
-    health, slot, stream = case.health, row.slot, case.query.stream
-    latency = health.first_token(slot) if stream else health.latency(slot)
-    values: dict[str, float] = {}
-    if not candidate.estimated_cost.unpriced:
-        values["cost"] = candidate.estimated_cost.total
-    if latency is not None:
-        values["latency"] = latency * 1000.0
-    values["availability"] = health.success_rate(slot, case.now)
-    values["quality"] = row.quality
-    values["weight"] = row.weight
-    values["priority"] = row.priority
-    values["in_flight"] = health.in_flight(slot)
-    values["unneeded_capabilities"] = len(row.capabilities - case.pool.needed)
-    return [
-        v1.ScorePart(name=name, value=value, weight=counts.get(name, 0.0))
-        for name, value in values.items()
-    ]
+    add = candidate.parts.add
+    for name in _PARTS if in_full else counts:
+        value = _PARTS[name](candidate, row, case)
+        if value is not None:
+            add(name=name, value=value, weight=counts.get(name, 0.0))
+
+
+def _latency(_candidate: v1.Candidate, row: Deployment, case: Case) -> float | None:
+    health = case.health
+    known = health.first_token(row.slot) if case.query.stream else health.latency(row.slot)
+    return None if known is None else known * 1000.0
+
+
+def _cost(candidate: v1.Candidate, _row: Deployment, _case: Case) -> float | None:
+    cost = candidate.estimated_cost
+    return None if cost.unpriced else float(cost.total)
+
+
+# Every ingredient that a score may have, in its own unit; None where it is unknown.
+_PARTS: Mapping[str, Callable[[v1.Candidate, Deployment, Case], float | None]] = {
+    "cost": _cost,
+    "latency": _latency,
+    "availability": lambda _, row, case: case.health.success_rate(row.slot, case.now),
+    "quality": lambda _, row, _case: row.quality,
+    "weight": lambda _, row, _case: row.weight,
+    "priority": lambda _, row, _case: row.priority,
+    "in_flight": lambda _, row, case: case.health.in_flight(row.slot),
+    "unneeded_capabilities": lambda _, row, case: len(row.capabilities - case.pool.needed),
+}

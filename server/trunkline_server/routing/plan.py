@@ -43,6 +43,8 @@ class Plan:
     targets: tuple[Deployment, ...]
     candidate_count: int
     forced: bool
+    pool: Pool
+    query: Query
 
 
 def plan(
@@ -87,7 +89,7 @@ def plan(
     forced = not targets
     if not targets:
         targets = _least_bad(pool, case, ceiling)
-    return Plan(route, strategy, tuple(targets), pool.considered, forced)
+    return Plan(route, strategy, tuple(targets), pool.considered, forced, pool, query)
 
 
 def _least_bad(pool: Pool, case: Case, ceiling: TooSlow | None) -> list[Deployment]:

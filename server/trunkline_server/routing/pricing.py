@@ -239,6 +239,23 @@ class Price:
         exact = input_tokens * inp + output_tokens * out + band.request
         return -(-exact // _YOCTO_PER_NANO)
 
+    def estimate_into(
+        self, cost: v1.Cost, input_tokens: int, output_tokens: int, at: float
+    ) -> None:
+        """Writes `estimate` into a Cost, parted into input and output, each rounded up.
+
+        A charge per request is in the total alone.
+        """
+        band = self._at(at).band(input_tokens)
+        inp = _or(band.inp, band.out or 0)
+        out = max(_or(band.out, inp), band.reasoning)
+        exact = input_tokens * inp
+        without_output = -(-(exact + band.request) // _YOCTO_PER_NANO)
+        total = -(-(exact + output_tokens * out + band.request) // _YOCTO_PER_NANO)
+        cost.input = without_output + (-band.request // _YOCTO_PER_NANO)
+        cost.output = total - without_output
+        cost.total = total
+
     def per_token(self, at: float) -> float:
         """The dearer of the base rates of input and output, in USD per token."""
         base = self._at(at).base

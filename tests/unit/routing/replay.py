@@ -47,7 +47,7 @@ def decisions(count: int = 1_000, *, fresh: bool = False) -> list[str]:
             health.fail(first, now, cooldown=rng.random() < 0.5)
         else:
             health.succeed(first, now, rng.random(), rng.choice((None, 0.1)))
-        told = explain(table, query, health, now, chosen) if number % 10 == 0 else []
+        told = explain(table, health, now, chosen) if number % 10 == 0 else []
         lines.append(
             f"{[row.name for row in chosen.targets]} {chosen.forced} "
             f"{[row.SerializeToString(deterministic=True).hex() for row in told]}"

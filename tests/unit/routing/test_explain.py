@@ -17,10 +17,15 @@ ALL = sorted(set(v1.Strategy.values()) - {v1.STRATEGY_UNSPECIFIED})
 
 
 def told(
-    snapshot: Snapshot, query: Query, health: HealthTable, now: float = 0.0
+    snapshot: Snapshot,
+    query: Query,
+    health: HealthTable,
+    now: float = 0.0,
+    *,
+    in_full: bool = False,
 ) -> list[v1.Candidate]:
     chosen = plan(snapshot, query, health, now, random.Random(3))
-    return explain(snapshot, query, health, now, chosen)
+    return explain(snapshot, health, now, chosen, in_full=in_full)
 
 
 def stir(health: HealthTable, size: int, rng: random.Random) -> None:
@@ -53,7 +58,7 @@ def test_plan_and_explanation_agree(seed: int, strategy: v1.Strategy.ValueType) 
             chosen = plan(snapshot, query, health, 0.0, rng)
         except TrunklineError:
             continue
-        candidates = explain(snapshot, query, health, 0.0, chosen)
+        candidates = explain(snapshot, health, 0.0, chosen)
         explained += 1
         assert len(candidates) == chosen.candidate_count == 50
         assert len({row.deployment for row in candidates}) == 50
@@ -125,7 +130,12 @@ def test_parts_have_their_units_and_weights() -> None:
     health.begin(0, 0.0)
     health.succeed(0, 0.0, 0.25, 0.05)
     health.begin(0, 0.0)
-    (row,) = told(snapshot, Query("m", 1_000, 1_000), health)
+    (brief,) = told(snapshot, Query("m", 1_000, 1_000), health)
+    assert {part.name: (part.value, part.weight) for part in brief.parts} == {
+        "latency": (250.0, 1.0),
+        "in_flight": (1.0, 1.0),
+    }
+    (row,) = told(snapshot, Query("m", 1_000, 1_000), health, in_full=True)
     assert {part.name: (part.value, part.weight) for part in row.parts} == {
         "cost": (3_000_000.0, 0.0),
         "latency": (250.0, 1.0),
@@ -143,7 +153,7 @@ def test_parts_have_their_units_and_weights() -> None:
 
 
 def test_what_is_unknown_is_left_out_of_the_parts() -> None:
-    (row,) = told(one_route([deployment(0)]), Query("m"), HealthTable(["d0"]))
+    (row,) = told(one_route([deployment(0)]), Query("m"), HealthTable(["d0"]), in_full=True)
     names = {part.name for part in row.parts}
     assert "cost" not in names
     assert "latency" not in names
@@ -219,7 +229,7 @@ def test_at_most_a_hundred_are_told_and_all_are_counted() -> None:
     snapshot = one_route(rows, v1.STRATEGY_WEIGHTED, max_targets=5)
     health = HealthTable([row.name for row in rows])
     chosen = plan(snapshot, Query("m"), health, 0.0, random.Random(1))
-    candidates = explain(snapshot, Query("m"), health, 0.0, chosen)
+    candidates = explain(snapshot, health, 0.0, chosen)
     assert chosen.candidate_count == 400
     assert len(candidates) == 100
     assert [row.rank for row in candidates[:6]] == [1, 2, 3, 4, 5, 0]
@@ -232,4 +242,4 @@ def test_what_the_callers_key_may_not_use_is_not_shown() -> None:
     health = HealthTable(["d0", "d1"])
     chosen = plan(snapshot, query, health, 0.0, random.Random(1))
     assert chosen.candidate_count == 1
-    assert [row.deployment for row in explain(snapshot, query, health, 0.0, chosen)] == ["d0"]
+    assert [row.deployment for row in explain(snapshot, health, 0.0, chosen)] == ["d0"]

@@ -271,7 +271,7 @@ def test_the_decision_names_target_and_table() -> None:
     snapshot = Snapshot("v9", [row], {"alias": route}, {"r": route}, {}, BUILT_AT)
     query = Query("alias", 1_000, 500)
     chosen = choose(snapshot, query)
-    assert decision(snapshot, query, chosen, row) == v1.Decision(
+    assert decision(snapshot, chosen, row) == v1.Decision(
         provider="openai",
         deployment="d0",
         provider_model="gpt-5-2025",
@@ -286,7 +286,7 @@ def test_the_decision_names_target_and_table() -> None:
         candidate_count=1,
     )
     by_route = Query("route:r", 1_000, 500)
-    assert decision(snapshot, by_route, choose(snapshot, by_route), row).model == "m"
+    assert decision(snapshot, choose(snapshot, by_route), row).model == "m"
 
 
 def test_a_passed_through_model_has_no_route_and_perhaps_no_price() -> None:
@@ -296,7 +296,7 @@ def test_a_passed_through_model_has_no_route_and_perhaps_no_price() -> None:
     snapshot = Snapshot("v", [], {}, {}, {"openai": template}, BUILT_AT)
     query = Query("openai/o9")
     chosen = choose(snapshot, query, HealthTable(["openai"]))
-    told = decision(snapshot, query, chosen, chosen.targets[0])
+    told = decision(snapshot, chosen, chosen.targets[0])
     assert (told.model, told.route, told.provider_model) == ("openai/o9", "", "o9")
     assert told.estimated_cost == v1.Cost(unpriced=True, estimated=True)
     assert isinstance(chosen.targets[0], Deployment)

@@ -305,9 +305,7 @@ def test_balanced_scores_are_the_weighted_sum() -> None:
     bed.measure(1, 0.4)
     query = Query("m", 100, 100)
     chosen = plan(bed.snapshot, query, bed.health, 0.0, bed.rng)
-    scores = {
-        row.deployment: row.score for row in explain(bed.snapshot, query, bed.health, 0.0, chosen)
-    }
+    scores = {row.deployment: row.score for row in explain(bed.snapshot, bed.health, 0.0, chosen)}
     assert scores["d0"] == pytest.approx(0.4 * 0.5 + 0.3 * 1.0 + 0.2 * 1.0 + 0.1 * 0.5)
     assert scores["d1"] == pytest.approx(0.4 * 1.0 + 0.3 * 0.25 + 0.2 * 1.0 + 0.1 * 1.0)
     assert [row.slot for row in chosen.targets] == [1, 0]

@@ -693,7 +693,8 @@ class RouteResponse(_message.Message):
     @_builtins.property
     def candidates(self) -> _containers.RepeatedCompositeFieldContainer[_routing_pb2.Candidate]:
         """Every candidate: those in the plan by rank, then the other eligible ones, then the
-        excluded. At most 100; decision.candidate_count counts all.
+        excluded. At most 100; decision.candidate_count counts all. Scores come with the parts
+        they are made of; routing.explain adds what else is known, with a weight of zero.
         """
 
     def __init__(
