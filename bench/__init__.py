@@ -1,0 +1,1 @@
+"""The bench: every performance figure of the router, with the floors it is measured against."""

@@ -1,0 +1,1 @@
+"""What the scenarios are made with: processes, load generators, statistics."""

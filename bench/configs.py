@@ -1,0 +1,108 @@
+"""The router's configurations, as YAML text."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.payloads import MODEL
+
+KEY = "tk_the_bench_is_the_caller"
+UPSTREAM_KEY = "sk-of-the-bench"
+ENVIRONMENT = {"BENCH_UPSTREAM_KEY": UPSTREAM_KEY}
+# What callers send when keys are on.
+BEARER = {"authorization": f"Bearer {KEY}"}
+_PRICE = {"input": "2", "output": "8", "cached_input": "0.5"}
+_CHAT = ["chat", "streaming", "tools"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """What varies between the configurations of scenarios."""
+
+    # Keys, traces of one call in a hundred to a sink, and logs at info; metrics are always on.
+    features: bool = True
+    # What the upstream does for each deployment, as the knobs of bench/upstream, in priority
+    # order.
+    deployments: Sequence[str] = ("",)
+    strategy: str = "priority"
+    hedge: dict[str, Any] | None = None
+    # Keeps trying a deployment that fails, so that every call has to fall back.
+    patient_breaker: bool = False
+    max_calls: int = 10_000
+    tls: tuple[Path, Path] | None = None
+
+
+def router_config(upstream: str, setup: Setup) -> str:
+    """One model, `bench`, whose deployments are the upstream with different knobs; one for
+    embeddings, `bench-embed`; and the provider `any`, for models whose names carry knobs."""
+    kinds = sorted(set(setup.deployments))
+    providers = {knobs: f"upstream-{index}" for index, knobs in enumerate(kinds)}
+    policy: dict[str, Any] = {
+        "deployments": [f"bench-{index}" for index in range(len(setup.deployments))],
+        "strategy": setup.strategy,
+        "attempts": {"retries": 0},
+    }
+    if setup.hedge is not None:
+        policy["hedge"] = setup.hedge
+    config: dict[str, Any] = {
+        "server": {
+            "max_concurrent_calls": setup.max_calls,
+            "max_upstream_connections": setup.max_calls,
+        },
+        "providers": {
+            "any": _provider(upstream, ""),
+            **{name: _provider(upstream, knobs) for knobs, name in providers.items()},
+        },
+        "deployments": [
+            *(
+                {
+                    "name": f"bench-{index}",
+                    "provider": providers[knobs],
+                    "model": "bench",
+                    "priority": index,
+                    "capabilities": _CHAT,
+                    "price": _PRICE,
+                }
+                for index, knobs in enumerate(setup.deployments)
+            ),
+            {
+                "name": "bench-embed",
+                "provider": "any",
+                "model": "bench-embed",
+                "capabilities": ["embedding"],
+                "price": {"input": "0.02"},
+            },
+        ],
+        "models": {MODEL: policy},
+        "telemetry": {"log_level": "info" if setup.features else "error"},
+    }
+    if setup.features:
+        digest = hashlib.sha256(KEY.encode()).hexdigest()
+        config["keys"] = [{"name": "bench", "hash": f"sha256:{digest}"}]
+        config["telemetry"] |= {"otlp_endpoint": f"http://{upstream}", "trace_ratio": 0.01}
+    if setup.patient_breaker:
+        config["routing"] = {
+            "breaker": {
+                "consecutive_failures": 10_000,
+                "error_rate": 1.0,
+                "min_calls": 100_000,
+            },
+            "retry_budget": {"ratio": 10, "min_per_second": 100_000},
+        }
+    if setup.tls is not None:
+        cert, key = setup.tls
+        config["server"]["tls"] = {"cert": str(cert), "key": str(key)}
+    # JSON is YAML.
+    return json.dumps(config, indent=1)
+
+
+def _provider(upstream: str, knobs: str) -> dict[str, str]:
+    prefix = f"/{knobs}" if knobs else ""
+    return {
+        "kind": "openai",
+        "base_url": f"http://{upstream}{prefix}/v1",
+        "api_key": "env:BENCH_UPSTREAM_KEY",
+    }

@@ -1,0 +1,1 @@
+"""Other gateways, in the same run, configured as they advise for production."""

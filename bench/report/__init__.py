@@ -1,0 +1,1 @@
+"""From figures to Markdown, JSON and plots."""

@@ -1,0 +1,89 @@
+"""The report as Markdown: targets first, then what they rest on."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.report.svg import draw
+from bench.report.targets import Verdict
+from bench.scenarios.base import Result, Scenario, Table
+
+_INTRODUCTION = """\
+CPU per call is user and system time of all of a server's processes, divided by its calls. It is
+the primary figure: the load generator shares the machine, so calls per second say as much of the
+generator as of the server. All cases of a table are measured in turn, round after round, each
+round beginning with another case; figures are medians, with the lowest and highest round in
+brackets, and ratios are taken round by round. `make bench` repeats the run; `bench/README.md`
+describes the scenarios."""
+
+
+def table(rows: Table) -> str:
+    """A table whose first column is text."""
+    lines = [f"**{rows.caption}**\n"] if rows.caption else []
+    lines.append("| " + " | ".join(rows.columns) + " |")
+    lines.append("| --- |" + " ---: |" * (len(rows.columns) - 1))
+    lines += ["| " + " | ".join(row) + " |" for row in rows.rows]
+    return "\n".join(lines)
+
+
+def targets(verdicts: Sequence[Verdict]) -> str:
+    """The table at the top."""
+    lines = ["| target | at most | measured | | remark |", "| --- | ---: | ---: | --- | --- |"]
+    for verdict in verdicts:
+        target = verdict.target
+        found = "" if verdict.figure is None else f"{verdict.figure:.2f} {target.unit}"
+        lines.append(
+            f"| {target.promise} | {target.most:g} {target.unit} | {found} | {verdict.word} "
+            f"| {target.remark} |"
+        )
+    return "\n".join(lines)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """All that one run found."""
+
+    # How thorough it was, for a person to read.
+    settings: str
+    machine: Mapping[str, str]
+    results: Mapping[Scenario, Result]
+    # Why, for each scenario that gave nothing.
+    skipped: Mapping[Scenario, str]
+
+    @property
+    def figures(self) -> dict[str, Mapping[str, Any]]:
+        """The figures of each scenario, by its name."""
+        return {scenario.name: result.figures for scenario, result in self.results.items()}
+
+
+def write(folder: Path, run: Run, verdicts: Sequence[Verdict]) -> Path:
+    """REPORT.md and its plots; returns its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = ["# Trunkline, measured", _INTRODUCTION, f"This run: {run.settings}."]
+    parts += ["## Targets", targets(verdicts)]
+    for scenario, result in run.results.items():
+        parts += _section(folder, scenario, result)
+    if run.skipped:
+        parts.append("## Not run")
+        parts.append("\n".join(f"- `{each.name}`: {why}" for each, why in run.skipped.items()))
+    parts.append("## Machine and versions")
+    facts = [[key, value] for key, value in run.machine.items()]
+    parts.append(table(Table(["what", "value"], facts)))
+    path = folder / "REPORT.md"
+    path.write_text("\n\n".join(parts) + "\n")
+    return path
+
+
+def _section(folder: Path, scenario: Scenario, result: Result) -> list[str]:
+    parts = [
+        f"## {scenario.title}",
+        f"`--only {scenario.name}`. Configuration: {scenario.config}. Payload: "
+        f"{scenario.payload}. Expected, and found: {scenario.expected}.",
+        *(table(each) for each in result.tables),
+        *result.notes,
+    ]
+    for plot in result.plots:
+        (folder / f"{plot.name}.svg").write_text(draw(plot))
+        parts.append(f"![{plot.title}]({plot.name}.svg)")
+    return parts

@@ -1,0 +1,119 @@
+"""The project's targets, each beside the figure that the run found."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bench.scenarios.unary import ON
+
+Figures = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One promise. `read` finds the figure among a run's; KeyError where it was not measured."""
+
+    promise: str
+    most: float
+    unit: str
+    scenario: str
+    read: Callable[[Figures], float]
+    # A second reading of the same promise, against a leaner floor; shown, not judged by.
+    remark: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A target beside its figure; None means not measured in this run."""
+
+    target: Target
+    figure: float | None
+
+    @property
+    def word(self) -> str:
+        """Met or not."""
+        if self.figure is None:
+            return "not measured"
+        return "met" if self.figure <= self.target.most else "**not met**"
+
+
+def _ratio(scenario: str, case: str, base: str) -> Callable[[Figures], float]:
+    def read(figures: Figures) -> float:
+        return float(figures[scenario][case]["ratios"][base]["median"])
+
+    return read
+
+
+def _value(scenario: str, *path: str) -> Callable[[Figures], float]:
+    def read(figures: Figures) -> float:
+        found: Any = figures[scenario]
+        for key in path:
+            found = found[key]
+        return float(found)
+
+    return read
+
+
+TARGETS = (
+    Target(
+        "Route, CPU against a bare protobuf echo", 1.15, "x", "route",
+        _ratio("route", ON, "bare echo, protobuf"),
+    ),
+    Target(
+        "Route, CPU against a bare echo of bytes", 1.15, "x", "route",
+        _ratio("route", ON, "bare echo, bytes"),
+        "the strict reading: no message is parsed or made",
+    ),
+    Target(
+        "Generate, CPU against the leanest bare pass-through", 1.35, "x", "generate",
+        _ratio("generate", ON, "bare pass-through, httptools"),
+        "the floor neither reads nor writes JSON",
+    ),
+    Target(
+        "Generate, CPU against the leanest bare translation", 1.35, "x", "generate",
+        _ratio("generate", ON, "bare translation, httptools"),
+        "the floor turns the message into JSON and back",
+    ),
+    Target(
+        "stream, CPU per chunk against a bare pass-through", 1.5, "x", "stream",
+        _ratio("stream", ON, "bare pass-through"),
+    ),
+    Target(
+        "stream, CPU per chunk against bare chunks without an upstream", 1.5, "x", "stream",
+        _ratio("stream", ON, "bare chunks"),
+        "the strict reading: the floor receives nothing",
+    ),
+    Target(
+        "added latency at half load, p50", 1.0, "ms", "rates",
+        _value("rates", "added_ms", "p50"),
+    ),
+    Target(
+        "added latency at half load, p99", 5.0, "ms", "rates",
+        _value("rates", "added_ms", "p99"),
+    ),
+    Target(
+        "RSS of a worker with 1,000 open streams", 150.0, "MB", "streams",
+        _value("streams", "1000", "worker_mb"),
+    ),
+    Target(
+        "start to ready", 1.5, "s", "startup",
+        _value("startup", "seconds", "median"),
+    ),
+    Target(
+        "one decision, the dearest strategy, 10 deployments", 20.0, "µs", "decision",
+        _value("decision", "dearest_us"),
+    ),
+    Target(
+        "a decision at 10,000 deployments against 10, the worst strategy", 2.0, "x", "decision",
+        _value("decision", "worst_ratio"),
+    ),
+)  # fmt: skip
+
+
+def judge(figures: Figures) -> list[Verdict]:
+    """Every target with what was found."""
+    verdicts = []
+    for target in TARGETS:
+        found = target.scenario in figures
+        verdicts.append(Verdict(target, target.read(figures) if found else None))
+    return verdicts

@@ -1,0 +1,56 @@
+"""One call to each server before it is measured: fast wrong answers are no result."""
+
+from collections.abc import Sequence
+
+import grpc
+
+from bench.common.child import BenchError, Running
+from bench.configs import KEY
+from trunkline import v1
+from trunkline.v1.inference_service_pb2_grpc import InferenceServiceStub
+
+_METADATA = (("authorization", f"Bearer {KEY}"),)
+_PATIENCE = 30.0
+
+
+def _expect(holds: bool, server: Running, what: str, got: object) -> None:
+    if not holds:
+        raise BenchError(f"{server.name}: expected {what}, got: {got}")
+
+
+def check_route(server: Running, request: v1.RouteRequest, deployment: str = "bench-0") -> None:
+    """Raises BenchError unless the decision names the deployment."""
+    with grpc.insecure_channel(server.address) as channel:
+        stub = InferenceServiceStub(channel)
+        answer = stub.Route(request, timeout=_PATIENCE, metadata=_METADATA)
+    _expect(answer.decision.deployment == deployment, server, deployment, answer)
+
+
+def check_generate(
+    server: Running,
+    request: v1.GenerateRequest,
+    *,
+    outcomes: Sequence[v1.AttemptOutcome.ValueType] = (v1.ATTEMPT_OUTCOME_SUCCEEDED,),
+    tokens: int = 16,
+) -> None:
+    """Raises BenchError unless the answer has so many tokens after these attempts."""
+    with grpc.insecure_channel(server.address) as channel:
+        stub = InferenceServiceStub(channel)
+        answer = stub.Generate(request, timeout=_PATIENCE, metadata=_METADATA)
+    text = "".join(part.text for part in answer.message.parts)
+    _expect(text == "token " * tokens, server, f"{tokens} tokens", answer)
+    _expect(answer.usage.output_tokens == tokens, server, "their count as usage", answer)
+    _expect(answer.cost.total > 0 and not answer.cost.unpriced, server, "a cost", answer)
+    _expect(
+        [each.outcome for each in answer.attempts] == list(outcomes), server, "attempts", answer
+    )
+
+
+def check_stream(server: Running, request: v1.GenerateRequest, tokens: int) -> None:
+    """Raises BenchError unless the stream has a start, so many deltas and an end."""
+    with grpc.insecure_channel(server.address) as channel:
+        stub = InferenceServiceStub(channel)
+        events = list(stub.StreamGenerate(request, timeout=_PATIENCE, metadata=_METADATA))
+    kinds = [event.WhichOneof("event") for event in events]
+    _expect(kinds == ["start", *["delta"] * tokens, "end"], server, f"{tokens} deltas", kinds)
+    _expect(events[-1].end.usage.output_tokens == tokens, server, "usage", events[-1])
