@@ -27,10 +27,11 @@ from trunkline_server.catalogue.rows import provider_rows
 from trunkline_server.errors import CODES, TrunklineError
 from trunkline_server.providers.codec import CodecTarget
 from trunkline_server.providers.dialects import DIALECTS
-from trunkline_server.routing.snapshot import AttemptPolicy, HedgePolicy, Route
+from trunkline_server.routing.snapshot import AttemptPolicy, HedgePolicy
 from trunkline_server.settings import (
     BreakerSettings,
     RetryBudgetSettings,
+    RoutingSettings,
     ServerSettings,
     Settings,
     parse,
@@ -237,18 +238,16 @@ class TestConfigurations:
         full_text, folder = filled_in
         settings, table = compiled(EXAMPLE.read_text("utf-8"))
         full, full_table = compiled(full_text, folder)
-        examples = {"tls", "otlp_endpoint", "otlp_headers", "drain_timeout"}
+        examples = {"tls", "otlp_endpoint", "otlp_headers"}
         for section in ("server", "telemetry"):
             mine, theirs = getattr(settings, section), getattr(full, section)
             default = type(mine)()
             for row in fields(mine):
                 if row.name not in examples:
                     assert getattr(theirs, row.name) == getattr(default, row.name), row.name
-        assert full.routing.breaker == BreakerSettings()
-        assert full.routing.retry_budget == RetryBudgetSettings()
+        assert full.routing == RoutingSettings(attempts=full.routing.attempts)
         assert policies(full_table) == policies(table)
         assert table.snapshot.models["small"].attempts == AttemptPolicy()
-        assert table.snapshot.models["small"].max_targets == Route("", 0, ()).max_targets
 
 
 def policies(table: CompiledTable) -> dict[str, object]:
@@ -307,7 +306,7 @@ class TestTables:
         assert len(told) == len(v1.ErrorReason.values()) - 1
 
     def test_exclusions(self) -> None:
-        names = [name.removeprefix("EXCLUSION_REASON_") for name in v1.ExclusionReason.keys()]
+        names = [name.removeprefix("EXCLUSION_REASON_") for name, _ in v1.ExclusionReason.items()]
         assert sorted(column(0, "excluded by", "when")) == sorted(set(names) - {"UNSPECIFIED"})
 
     def test_strategies(self) -> None:
@@ -337,9 +336,7 @@ class TestTables:
             told[left.strip("`")] = value.strip("`")
             if right:
                 told[right.strip("`")] = other.strip("`")
-        assert sorted(told) == sorted(
-            row.name for row in fields(ServerSettings) if row.name != "tls"
-        )
+        assert sorted([*told, "tls"]) == sorted(row.name for row in fields(ServerSettings))
         lines = "\n".join(f"  {key}: {value}" for key, value in told.items())
         settings, _ = compiled(f"server:\n{lines}\nproviders: {{openai: {{}}}}\n")
         assert settings.server == ServerSettings()
@@ -434,7 +431,6 @@ def carries(dialect: str, what: str) -> bool:
             codec.encode_embed(v1.EmbedRequest(inputs=["a"]), target)
         else:
             codec.encode_generate(request, target, stream=False)
-    except TrunklineError as error:
-        assert error.reason == v1.ERROR_REASON_INVALID_REQUEST
+    except TrunklineError:
         return False
     return True
