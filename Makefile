@@ -82,6 +82,22 @@ generate: .venv/dev.stamp $(BUF) ## Write the Python stubs from proto/.
 bench-smoke: .venv/dev.stamp $(GHZ) ## Send 25,000 calls to a served router; any error fails.
 	@$(BIN)/python bench/smoke/run.py --ghz $(GHZ)
 
+.PHONY: bench
+bench: .venv/dev.stamp $(GHZ) ## Measure everything into bench/results/. ARGS="--quick" takes 4 minutes.
+	@$(BIN)/python -m bench $(ARGS)
+
+.PHONY: bench-gate
+bench-gate: .venv/dev.stamp ## Fail when a call executes more than bench/gate.json allows.
+	@$(BIN)/python -m bench.gate $(ARGS)
+
+.PHONY: bench-peers
+bench-peers: .venv/dev.stamp ## Install the gateways that make bench compares with.
+	@$(BIN)/python -m bench.peers.install $(ARGS)
+
+.PHONY: bench-soak
+bench-soak: .venv/dev.stamp $(GHZ) ## Send a million calls and watch the memory.
+	@$(BIN)/python -m bench.soak $(ARGS)
+
 .PHONY: tools
 tools: $(BUF) $(GHZ) $(GRPCURL) ## Install buf, ghz and grpcurl under .tools/.
 

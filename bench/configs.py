@@ -49,6 +49,8 @@ def router_config(upstream: str, setup: Setup) -> str:
         policy["hedge"] = setup.hedge
     config: dict[str, Any] = {
         "server": {
+            # Whoever serves says where, or takes any free port.
+            "listen": "127.0.0.1:0",
             "max_concurrent_calls": setup.max_calls,
             "max_upstream_connections": setup.max_calls,
         },
