@@ -1,9 +1,9 @@
 """A second reading of chat completions, to check the codec against.
 
-Written from the vendors' documented formats with the standard library alone: OpenAI's "The chat
-completion object" and "The chat completion chunk object", and each host's own additions. It
-shares no code with the codec, and it takes from the host's documentation, not from arithmetic,
-whether reasoning is counted outside `completion_tokens`.
+Written with the standard library alone, from the format as it is commonly known and from the
+recorded bodies, with each host's own additions. It shares no code with the codec, and it takes
+from a list of hosts, not from arithmetic, whether reasoning is counted outside
+`completion_tokens`.
 """
 
 import json
@@ -28,8 +28,8 @@ class Reading:
 
 
 # Hosts whose completion_tokens leave out what was spent on reasoning, all models or those
-# whose name begins so: xAI's "Usage" guide, and Vercel's gateway in front of Google's models,
-# whose charge in the same body pays for both.
+# whose name begins so. xAI's recorded totals exceed the other two counts by the reasoning; the
+# charge in the answers of Vercel's gateway before Google's models pays for both.
 REASONING_OUTSIDE = {
     "api.x.ai": "",
     "vercel-ai:xai": "",

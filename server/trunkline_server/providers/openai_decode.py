@@ -1,6 +1,7 @@
 """Reads whole answers in the OpenAI dialect.
 
-Source: OpenAI's API reference, "The chat completion object" and "The embedding object".
+The shapes are those of recorded answers (tests/corpus/test_openai.py) and of the types of
+OpenAI's own SDK, which read the golden replies too (tests/golden/openai).
 """
 
 import sys

@@ -1,6 +1,7 @@
 """Writes requests in the OpenAI dialect.
 
-Source: OpenAI's API reference, "Create chat completion" and "Create embeddings".
+The fields are those of OpenAI's own SDK, whose types judge the golden requests
+(tests/golden/openai). What other hosts add or want otherwise is behind flags.
 """
 
 from collections.abc import Mapping

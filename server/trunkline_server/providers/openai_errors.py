@@ -1,9 +1,11 @@
 """Reads failures in the OpenAI dialect, of OpenAI and of the hosts that speak it.
 
-Sources: OpenAI's and Azure OpenAI's guides to error codes; the API references of OpenRouter,
-xAI, Groq, Mistral, Together, Cerebras, DeepSeek, Moonshot and Z.AI; answers of vLLM and
-llama.cpp servers. Each spells the same failure in its own way: by a code, a type or, where
-there is neither, by a sentence.
+Each host spells the same failure in its own way: by a code, a type or, where there is neither,
+by a sentence. The codes and sentences are those by which the hosts' failures are commonly known.
+Recorded answers (tests/corpus/test_openai.py) confirm the shapes of OpenAI, Azure OpenAI,
+OpenRouter, Groq and xAI, and of the words below `invalid_api_key`, `model_not_found`,
+`deploymentnotfound`, "violates usage guidelines", "is not supported in this model" and "no
+endpoints found that support". The other words, and what is said of other hosts, are unproven.
 """
 
 import re
@@ -56,7 +58,7 @@ _BY_WIDE_TYPE: Mapping[str, v1.ErrorReason.ValueType] = {
     "invalidrequesterror": v1.ERROR_REASON_INVALID_REQUEST,
     "badrequesterror": v1.ERROR_REASON_INVALID_REQUEST,
 }
-# By a sentence, for hosts that send no code. Each names who writes so.
+# By a sentence, for hosts that send no code. Each names who is known to write so.
 _BY_MESSAGE: tuple[tuple[re.Pattern[str], v1.ErrorReason.ValueType], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE), reason)
     for pattern, reason in (

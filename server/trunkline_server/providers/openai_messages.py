@@ -1,6 +1,7 @@
 """Writes a conversation in the OpenAI dialect.
 
-Source: OpenAI's API reference, "Create chat completion", parameter `messages`.
+The shapes are those of OpenAI's own SDK, whose types judge the golden requests
+(tests/golden/openai).
 """
 
 from base64 import b64encode

@@ -1,7 +1,7 @@
 """The pieces that answers of the OpenAI dialect are made of, whole or streamed.
 
-Sources: OpenAI's API reference, "The chat completion object"; OpenRouter's guide to reasoning
-tokens; Mistral's reference of content chunks.
+The shapes, OpenRouter's reasoning details and Mistral's content chunks among them, are those of
+recorded answers (tests/corpus/test_openai.py).
 """
 
 from base64 import b64decode

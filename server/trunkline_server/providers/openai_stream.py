@@ -1,6 +1,6 @@
 """Reads streamed answers in the OpenAI dialect.
 
-Source: OpenAI's API reference, "The chat completion chunk object". Hosts differ in how they
+The shapes are those of recorded streams (tests/corpus/test_openai.py). Hosts differ in how they
 tell parallel tool calls apart, in where they put the usage, and in their end mark.
 """
 

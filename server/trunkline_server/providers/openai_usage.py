@@ -1,8 +1,8 @@
 """Reads token counts in the OpenAI dialect and makes them inclusive.
 
-OpenAI counts cached tokens within `prompt_tokens` and reasoning within `completion_tokens`
-(API reference, "The chat completion object"). Some hosts do not, and their `total_tokens`
-tells: it exceeds the sum of the two by what they left out.
+OpenAI counts cached tokens within `prompt_tokens` and reasoning within `completion_tokens`. Some
+hosts do not, and their `total_tokens` tells: it exceeds the sum of the two by what they left out.
+Both are seen in recorded answers (tests/corpus/test_openai.py).
 """
 
 from typing import Any

@@ -1,6 +1,7 @@
 """Failures in the OpenAI dialect.
 
-The corpus holds few: these are written from the hosts' documented shapes.
+The corpus holds few: these are written as the hosts' failures are commonly shaped, and beyond
+those that the corpus confirms they are unproven.
 """
 
 import json
