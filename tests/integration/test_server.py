@@ -398,3 +398,48 @@ async def test_every_dialect_answers_whole_and_streamed_alike(
     assert end.usage.input_tokens == whole.usage.input_tokens > 0
     assert end.usage.output_tokens == whole.usage.output_tokens > 0
     assert end.model == whole.model == "sim-large"
+
+
+class TestBatchRoute:
+    async def test_answers_come_in_order_and_failures_apart(self) -> None:
+        config = NOWHERE + "\nroutes: {cheap: {deployments: [d0]}}"
+        requests = [
+            v1.RouteRequest(model="large", input_tokens=1000),
+            v1.RouteRequest(model="larg"),
+            v1.RouteRequest(model="large", input_tokens=-1),
+            v1.RouteRequest(model="route:cheap", routing=v1.RoutingOptions(explain=True)),
+        ]
+        async with router(config) as trunkline:
+            answer = await trunkline.stub.BatchRoute(
+                v1.BatchRouteRequest(requests=requests), timeout=PATIENCE
+            )
+            single = await trunkline.stub.Route(requests[0], timeout=PATIENCE)
+        first, unknown, negative, explained = answer.results
+        assert first.response.decision == single.decision
+        assert not first.response.candidates
+        assert unknown.failure.reason == v1.ERROR_REASON_MODEL_NOT_FOUND
+        assert "large" in unknown.failure.message
+        assert negative.failure.reason == v1.ERROR_REASON_INVALID_REQUEST
+        assert negative.failure.field == "input_tokens"
+        assert explained.response.decision.route == "cheap"
+        assert len(explained.response.candidates) == 1
+
+    @pytest.mark.parametrize("count", [0, 10_001])
+    async def test_its_size_is_bounded(self, count: int) -> None:
+        batch = v1.BatchRouteRequest(requests=[v1.RouteRequest(model="large")] * count)
+        async with router(NOWHERE) as trunkline:
+            error = await failure(trunkline.stub.BatchRoute(batch, timeout=PATIENCE))
+        assert fields_of(error) == ["requests"]
+
+    async def test_a_key_binds_each_request(self) -> None:
+        keys = TestKeys()
+        batch = v1.BatchRouteRequest(
+            requests=[v1.RouteRequest(model="large"), v1.RouteRequest(model="route:dear")]
+        )
+        async with router(keys.CONFIG) as trunkline:
+            answer = await trunkline.stub.BatchRoute(
+                batch, timeout=PATIENCE, metadata=keys.bearer()
+            )
+        allowed, denied = answer.results
+        assert allowed.response.decision.deployment == "d0"
+        assert denied.failure.reason == v1.ERROR_REASON_AUTHORIZATION

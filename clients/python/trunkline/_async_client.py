@@ -1,7 +1,15 @@
 """The client for asyncio. Belongs to the event loop that makes its first call."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from contextlib import aclosing
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar, cast
@@ -167,6 +175,20 @@ class AsyncClient:
         """Tells how a call would be routed, without making it. Retried when unavailable."""
         message = route_request(request, model)
         return await self._call(self._stub.Route, message, "", timeout, metadata)
+
+    async def batch_route(
+        self,
+        requests: Iterable[v1.RouteRequest],
+        *,
+        timeout: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> v1.BatchRouteResponse:
+        """Tells how each of up to 10,000 calls would be routed. Retried when unavailable.
+
+        The results are in the order of the requests; one that fails leaves the others alone.
+        """
+        message = v1.BatchRouteRequest(requests=requests)
+        return await self._call(self._stub.BatchRoute, message, "", timeout, metadata)
 
     async def _call(
         self,

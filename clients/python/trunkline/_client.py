@@ -1,6 +1,6 @@
 """The client for ordinary, blocking code. Safe to share between threads."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
@@ -158,6 +158,20 @@ class Client:
         """Tells how a call would be routed, without making it. Retried when unavailable."""
         message = route_request(request, model)
         return self._call(self._stub.Route, message, "", timeout, metadata)
+
+    def batch_route(
+        self,
+        requests: Iterable[v1.RouteRequest],
+        *,
+        timeout: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> v1.BatchRouteResponse:
+        """Tells how each of up to 10,000 calls would be routed. Retried when unavailable.
+
+        The results are in the order of the requests; one that fails leaves the others alone.
+        """
+        message = v1.BatchRouteRequest(requests=requests)
+        return self._call(self._stub.BatchRoute, message, "", timeout, metadata)
 
     def _call(
         self,

@@ -20,14 +20,17 @@ ChannelOption = tuple[str, str | int]
 # Fills a dictionary with headers that carry a trace; OpenTelemetry's `propagate.inject` is one.
 Propagator = Callable[[dict[str, str]], None]
 
-# Route costs nothing and changes nothing, so it alone may be sent again. The others are
-# billed; the router owns their retries, and a second owner would multiply them.
+# Route and BatchRoute cost nothing and change nothing, so they alone may be sent again. The
+# others are billed; the router owns their retries, and a second owner would multiply them.
 SERVICE_CONFIG = json.dumps(
     {
         "loadBalancingConfig": [{"round_robin": {}}],
         "methodConfig": [
             {
-                "name": [{"service": SERVICE, "method": "Route"}],
+                "name": [
+                    {"service": SERVICE, "method": "Route"},
+                    {"service": SERVICE, "method": "BatchRoute"},
+                ],
                 "retryPolicy": {
                     "maxAttempts": 4,
                     "initialBackoff": "0.05s",

@@ -15,7 +15,7 @@ from trunkline_server.engine.stream import Send, StreamLoop
 from trunkline_server.engine.table import Table
 from trunkline_server.engine.unary import UnaryLoop
 from trunkline_server.errors import TrunklineError
-from trunkline_server.routing.explain import explain, explain_into
+from trunkline_server.routing.explain import decide_into, explain, explain_into
 from trunkline_server.routing.plan import decision, plan
 from trunkline_server.routing.query import Query
 from trunkline_server.routing.snapshot import Deployment
@@ -92,15 +92,32 @@ class Engine:
             await send(v1.StreamGenerateResponse(end=end))
 
     def route(self, request: v1.RouteRequest, caller: Caller) -> v1.RouteResponse:
-        """The decision that a call would meet now. Raises TrunklineError."""
+        """The decision that a call would meet now, explained. Raises TrunklineError."""
+        response = v1.RouteResponse()
+        self.route_into(response, request, caller, explained=True)
+        return response
+
+    def route_into(
+        self,
+        response: v1.RouteResponse,
+        request: v1.RouteRequest,
+        caller: Caller,
+        *,
+        explained: bool,
+    ) -> None:
+        """Writes the decision that a call would meet now into an empty response.
+
+        `explained` adds the candidates. Raises TrunklineError.
+        """
         table = self._table
+        snapshot, health = table.snapshot, table.health
         query = route_query(request, table.permitted_models(caller, request.model))
         now = self._services.clock.monotonic()
-        chosen = plan(table.snapshot, query, table.health, now, self._services.rng, dry_run=True)
-        response = v1.RouteResponse(decision=decision(table.snapshot, chosen, chosen.targets[0]))
+        chosen = plan(snapshot, query, health, now, self._services.rng, dry_run=True)
+        decide_into(response.decision, snapshot, chosen, chosen.targets[0])
         in_full = request.routing.explain
-        explain_into(response, table.snapshot, table.health, now, chosen, in_full=in_full)
-        return response
+        if explained or in_full:
+            explain_into(response, snapshot, health, now, chosen, in_full=in_full)
 
     @contextmanager
     def _observed(self, call: Call) -> Generator[None]:

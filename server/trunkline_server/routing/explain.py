@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 LIMIT = 100
 
+# So many decisions a pool keeps ready: a large pool has many targets, each chosen seldom.
+_CARDS = 1_024
+
 _NO_LUCK = Random(0)  # noqa: S311 - never drawn from
 
 
@@ -86,19 +89,33 @@ def explain_into(
 
 def decision(snapshot: Snapshot, chosen: "Plan", target: Deployment) -> v1.Decision:
     """The decision for one target of a plan, without candidates."""
-    query = chosen.query
-    made = v1.Decision(
-        provider=target.provider,
-        deployment=target.name,
-        provider_model=target.provider_model,
-        model=query.model if query.model in snapshot.models else target.model,
-        route=chosen.route.name,
-        strategy=chosen.strategy,
-        snapshot_version=snapshot.version,
-        candidate_count=chosen.candidate_count,
-    )
-    _estimate(made.estimated_cost, snapshot, query, target)
+    made = v1.Decision()
+    decide_into(made, snapshot, chosen, target)
     return made
+
+
+def decide_into(made: v1.Decision, snapshot: Snapshot, chosen: "Plan", target: Deployment) -> None:
+    """Writes the decision into an empty message.
+
+    All but the cost is the same for every call of the pool, and kept there.
+    """
+    query, cards = chosen.query, chosen.pool.cards
+    card = cards.get((target.name, chosen.strategy))
+    if card is None:
+        card = v1.Decision(
+            provider=target.provider,
+            deployment=target.name,
+            provider_model=target.provider_model,
+            model=query.model if query.model in snapshot.models else target.model,
+            route=chosen.route.name,
+            strategy=chosen.strategy,
+            snapshot_version=snapshot.version,
+            candidate_count=chosen.candidate_count,
+        )
+        if len(cards) < _CARDS:
+            cards[target.name, chosen.strategy] = card
+    made.CopyFrom(card)
+    _estimate(made.estimated_cost, snapshot, query, target)
 
 
 def _score(scored: tuple[float, Deployment]) -> float:

@@ -40,7 +40,8 @@ class Pool:
     `slots` are those of the members, side by side for decisions that read many of them;
     `positions` are their places among the route's members. `needed` are the capabilities
     that were asked for. `considered` counts the candidates before the filters, `excluded`
-    those that each rule took. `prepared` is what strategies compute once per pool.
+    those that each rule took. `prepared` is what strategies compute once per pool, and
+    `cards` what decisions for a target say whatever the call, by its name and the strategy.
     """
 
     key: PoolKey
@@ -53,6 +54,7 @@ class Pool:
     considered: int
     excluded: Mapping[v1.ExclusionReason.ValueType, int]
     prepared: dict[object, Any] = field(default_factory=dict)
+    cards: dict[tuple[str, int], v1.Decision] = field(default_factory=dict)
     _live: "tuple[HealthTable, int, Pool] | None" = None
 
     def without(self, unfit: Container[int]) -> "Pool":

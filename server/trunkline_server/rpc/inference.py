@@ -1,5 +1,6 @@
 """trunkline.v1.InferenceService: from the wire to the engine and back."""
 
+import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeVar
@@ -15,7 +16,12 @@ from trunkline_server.errors import TrunklineError, invalid
 from trunkline_server.governance.keys import KeyRing, Principal, authorize
 from trunkline_server.rpc.faults import abort
 from trunkline_server.rpc.metadata import CallMetadata, read_metadata
-from trunkline_server.rpc.validation import validate_embed, validate_generate, validate_route
+from trunkline_server.rpc.validation import (
+    validate_batch_route,
+    validate_embed,
+    validate_generate,
+    validate_route,
+)
 
 SERVICE = "trunkline.v1.InferenceService"
 
@@ -25,6 +31,9 @@ ResponseT = TypeVar("ResponseT")
 
 # A call that was shed may find room after the usual length of a call or so.
 OVERLOAD_RETRY_SECONDS = 1.0
+
+# So many decisions of a batch are made before other calls get their turn.
+BATCH_STRIDE = 128
 
 
 class Defects(Protocol):
@@ -85,6 +94,9 @@ class InferenceServicer:
                 "Route": grpc.unary_unary_rpc_method_handler(
                     self.route, None, v1.RouteResponse.SerializeToString
                 ),
+                "BatchRoute": grpc.unary_unary_rpc_method_handler(
+                    self.batch_route, None, v1.BatchRouteResponse.SerializeToString
+                ),
             },
         )
 
@@ -104,6 +116,10 @@ class InferenceServicer:
     async def route(self, raw: bytes, context: Context) -> v1.RouteResponse:
         """Route."""
         return await self._guard("route", self._route, raw, context)
+
+    async def batch_route(self, raw: bytes, context: Context) -> v1.BatchRouteResponse:
+        """BatchRoute."""
+        return await self._guard("batch_route", self._batch_route, raw, context)
 
     async def _generate(
         self, ticket: "_Ticket", raw: bytes, context: Context
@@ -134,6 +150,29 @@ class InferenceServicer:
         validate_route(request)
         authorize(caller, request.model)
         return self._engine.route(request, caller)
+
+    async def _batch_route(
+        self, _ticket: "_Ticket", raw: bytes, context: Context
+    ) -> v1.BatchRouteResponse:
+        caller, _ = self._authenticate(context)
+        batch = self._parse(v1.BatchRouteRequest, raw)
+        validate_batch_route(batch)
+        response = v1.BatchRouteResponse()
+        add = response.results.add
+        for number, request in enumerate(batch.requests, 1):
+            result = add()
+            try:
+                validate_route(request)
+                authorize(caller, request.model)
+                self._engine.route_into(result.response, request, caller, explained=False)
+            except TrunklineError as error:
+                result.failure.reason = error.reason
+                result.failure.message = error.message
+                result.failure.field = error.metadata.get("field", "")
+            if number % BATCH_STRIDE == 0:
+                # Other calls wait no longer than some milliseconds for a large batch.
+                await asyncio.sleep(0)
+        return response
 
     async def _guard(
         self,

@@ -15,9 +15,10 @@ import orjson
 from google.protobuf.duration_pb2 import Duration
 
 from trunkline import v1
-from trunkline_server.errors import Violation, invalid_fields
+from trunkline_server.errors import Violation, invalid, invalid_fields
 
 _MAX_VIOLATIONS = 20
+_MAX_BATCH = 10_000
 _MAX_MODEL = 256
 _MAX_REQUEST_ID = 128
 _MAX_TOOLS = 256
@@ -113,6 +114,13 @@ def validate_route(request: v1.RouteRequest) -> None:
     _check_routing_fields(found, request)
     if found:
         raise invalid_fields(found)
+
+
+def validate_batch_route(request: v1.BatchRouteRequest) -> None:
+    """Raises unless the batch has an allowed size; its requests are checked one by one."""
+    count = len(request.requests)
+    if not 1 <= count <= _MAX_BATCH:
+        raise invalid("requests", f"must hold 1 to {_MAX_BATCH} requests, not {count}")
 
 
 def _check_messages(found: _Found, messages: Sequence[v1.Message]) -> None:

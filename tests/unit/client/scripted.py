@@ -69,6 +69,7 @@ class ScriptedRouter(InferenceServiceServicer):
     on_generate: Unary | None = None
     on_embed: Unary | None = None
     on_route: Unary | None = None
+    on_batch_route: Unary | None = None
     on_stream: Streaming | None = None
 
     def _record(self, method: str, request: Any, context: Context) -> None:
@@ -89,6 +90,9 @@ class ScriptedRouter(InferenceServiceServicer):
 
     async def Route(self, request: v1.RouteRequest, context: Any) -> Any:  # noqa: N802 - gRPC's name
         return await self._unary("Route", self.on_route, request, context)
+
+    async def BatchRoute(self, request: v1.BatchRouteRequest, context: Any) -> Any:  # noqa: N802 - gRPC's name
+        return await self._unary("BatchRoute", self.on_batch_route, request, context)
 
     async def StreamGenerate(  # noqa: N802 - gRPC's name
         self, request: v1.GenerateRequest, context: Any
@@ -176,6 +180,8 @@ class ClientDriver(Protocol):
 
     async def route(self, *args: Any, **named: Any) -> v1.RouteResponse: ...
 
+    async def batch_route(self, *args: Any, **named: Any) -> v1.BatchRouteResponse: ...
+
     async def stream(self, *args: Any, **named: Any) -> StreamDriver: ...
 
     async def close(self) -> None: ...
@@ -262,6 +268,9 @@ class SyncDriver:
     async def route(self, *args: Any, **named: Any) -> v1.RouteResponse:
         return await asyncio.to_thread(self._client.route, *args, **named)
 
+    async def batch_route(self, *args: Any, **named: Any) -> v1.BatchRouteResponse:
+        return await asyncio.to_thread(self._client.batch_route, *args, **named)
+
     async def stream(self, *args: Any, **named: Any) -> StreamDriver:
         return SyncStreamDriver(await asyncio.to_thread(self._client.stream, *args, **named))
 
@@ -284,6 +293,9 @@ class AsyncDriver:
 
     async def route(self, *args: Any, **named: Any) -> v1.RouteResponse:
         return await self._client.route(*args, **named)
+
+    async def batch_route(self, *args: Any, **named: Any) -> v1.BatchRouteResponse:
+        return await self._client.batch_route(*args, **named)
 
     async def stream(self, *args: Any, **named: Any) -> StreamDriver:
         return AsyncStreamDriver(self._client.stream(*args, **named))

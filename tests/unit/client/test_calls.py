@@ -57,7 +57,12 @@ async def test_requests_travel_unchanged(served: Served, connect: Connect) -> No
         return v1.RouteResponse(decision=v1.Decision(deployment="d1"))
 
     served.router.on_generate, served.router.on_embed = generate, embed
-    served.router.on_route = route
+
+    async def batch_route(request: Any, context: Context) -> v1.BatchRouteResponse:
+        results = [v1.BatchRouteResult(response=v1.RouteResponse()) for _ in request.requests]
+        return v1.BatchRouteResponse(results=results)
+
+    served.router.on_route, served.router.on_batch_route = route, batch_route
     client = connect(served.target)
     sent = v1.GenerateRequest(model="m", config=v1.GenerationConfig(temperature=0))
 
@@ -66,7 +71,10 @@ async def test_requests_travel_unchanged(served: Served, connect: Connect) -> No
     single = await client.embed("xy", model="e")
     routed = await client.route(v1.RouteRequest(model="m", input_tokens=7))
     await client.route(model="n")
+    batch = [v1.RouteRequest(model="m"), v1.RouteRequest(model="n")]
+    batched = await client.batch_route(iter(batch))
 
+    assert len(batched.results) == 2
     assert [list(vector.values) for vector in embedded.embeddings] == [[1, 0.5], [3, 0.5]]
     assert [list(vector.values) for vector in single.embeddings] == [[2, 0.5]]
     assert routed.decision.deployment == "d1"
@@ -76,6 +84,7 @@ async def test_requests_travel_unchanged(served: Served, connect: Connect) -> No
     assert requests[1] == v1.EmbedRequest(model="e", inputs=["a", "bcd"])
     assert requests[3] == v1.RouteRequest(model="m", input_tokens=7)
     assert requests[4] == v1.RouteRequest(model="n")
+    assert requests[5] == v1.BatchRouteRequest(requests=batch)
 
 
 async def test_model_beside_a_full_request_is_refused(served: Served, connect: Connect) -> None:

@@ -58,6 +58,11 @@ class InferenceServiceStub:
                 request_serializer=trunkline_dot_v1_dot_inference__service__pb2.RouteRequest.SerializeToString,
                 response_deserializer=trunkline_dot_v1_dot_inference__service__pb2.RouteResponse.FromString,
                 _registered_method=True)
+        self.BatchRoute = channel.unary_unary(
+                '/trunkline.v1.InferenceService/BatchRoute',
+                request_serializer=trunkline_dot_v1_dot_inference__service__pb2.BatchRouteRequest.SerializeToString,
+                response_deserializer=trunkline_dot_v1_dot_inference__service__pb2.BatchRouteResponse.FromString,
+                _registered_method=True)
 
 
 class InferenceServiceServicer:
@@ -96,6 +101,13 @@ class InferenceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BatchRoute(self, request, context):
+        """BatchRoute tells how each of many calls would be routed, without making any.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_InferenceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -118,6 +130,11 @@ def add_InferenceServiceServicer_to_server(servicer, server):
                     servicer.Route,
                     request_deserializer=trunkline_dot_v1_dot_inference__service__pb2.RouteRequest.FromString,
                     response_serializer=trunkline_dot_v1_dot_inference__service__pb2.RouteResponse.SerializeToString,
+            ),
+            'BatchRoute': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchRoute,
+                    request_deserializer=trunkline_dot_v1_dot_inference__service__pb2.BatchRouteRequest.FromString,
+                    response_serializer=trunkline_dot_v1_dot_inference__service__pb2.BatchRouteResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -232,6 +249,33 @@ class InferenceService:
             '/trunkline.v1.InferenceService/Route',
             trunkline_dot_v1_dot_inference__service__pb2.RouteRequest.SerializeToString,
             trunkline_dot_v1_dot_inference__service__pb2.RouteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchRoute(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trunkline.v1.InferenceService/BatchRoute',
+            trunkline_dot_v1_dot_inference__service__pb2.BatchRouteRequest.SerializeToString,
+            trunkline_dot_v1_dot_inference__service__pb2.BatchRouteResponse.FromString,
             options,
             channel_credentials,
             insecure,

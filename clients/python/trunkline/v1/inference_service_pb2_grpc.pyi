@@ -47,6 +47,8 @@ class InferenceServiceStub:
     """Embed turns texts into vectors."""
     Route: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.RouteRequest, _inference_service_pb2.RouteResponse]
     """Route tells how a call would be routed, without making it."""
+    BatchRoute: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.BatchRouteRequest, _inference_service_pb2.BatchRouteResponse]
+    """BatchRoute tells how each of many calls would be routed, without making any."""
 
 @_typing.type_check_only
 class InferenceServiceAsyncStub(InferenceServiceStub):
@@ -67,6 +69,8 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     """Embed turns texts into vectors."""
     Route: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.RouteRequest, _inference_service_pb2.RouteResponse]  # type: ignore[assignment]
     """Route tells how a call would be routed, without making it."""
+    BatchRoute: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.BatchRouteRequest, _inference_service_pb2.BatchRouteResponse]  # type: ignore[assignment]
+    """BatchRoute tells how each of many calls would be routed, without making any."""
 
 class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
     """InferenceService routes language-model calls to providers.
@@ -108,5 +112,13 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_inference_service_pb2.RouteResponse, _abc.Awaitable[_inference_service_pb2.RouteResponse]]:
         """Route tells how a call would be routed, without making it."""
+
+    @_abc_1.abstractmethod
+    def BatchRoute(
+        self,
+        request: _inference_service_pb2.BatchRouteRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_service_pb2.BatchRouteResponse, _abc.Awaitable[_inference_service_pb2.BatchRouteResponse]]:
+        """BatchRoute tells how each of many calls would be routed, without making any."""
 
 def add_InferenceServiceServicer_to_server(servicer: InferenceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
