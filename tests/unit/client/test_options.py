@@ -98,13 +98,13 @@ def test_wrong_options_are_refused_without_the_secret(options: dict[str, Any], n
     assert "tl-secr" not in str(caught.value)
 
 
-def test_only_route_has_a_retry_policy() -> None:
+def test_only_what_costs_nothing_has_a_retry_policy() -> None:
     arguments = dict(ClientOptions().channel_arguments())
     config = json.loads(str(arguments["grpc.service_config"]))
     (method,) = config["methodConfig"]
     service = inference_service_pb2.DESCRIPTOR.services_by_name["InferenceService"]
-    route = service.methods_by_name["Route"]
-    assert method["name"] == [{"service": service.full_name, "method": route.name}]
+    free = (service.methods_by_name["Route"], service.methods_by_name["BatchRoute"])
+    assert method["name"] == [{"service": service.full_name, "method": row.name} for row in free]
     assert method["retryPolicy"]["retryableStatusCodes"] == ["UNAVAILABLE"]
     assert config["loadBalancingConfig"] == [{"round_robin": {}}]
     assert "healthCheckConfig" not in config
