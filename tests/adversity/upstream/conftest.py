@@ -10,6 +10,7 @@ import uvloop
 
 from trunkline_server.upstream.aiohttp_client import AiohttpClient
 from trunkline_server.upstream.http import HttpClient
+from trunkline_server.upstream.http1.client import Http1Client
 
 
 class MakeClient(Protocol):
@@ -20,7 +21,7 @@ class MakeClient(Protocol):
     ) -> HttpClient: ...
 
 
-CLIENTS: Mapping[str, MakeClient] = {"aiohttp": AiohttpClient}
+CLIENTS: Mapping[str, MakeClient] = {"aiohttp": AiohttpClient, "http1": Http1Client}
 
 
 def pytest_asyncio_loop_factories(

@@ -1,0 +1,199 @@
+"""One request's response, as far as it has come."""
+
+import asyncio
+import enum
+from typing import TYPE_CHECKING
+
+from trunkline import v1
+from trunkline_server.errors import UpstreamError
+from trunkline_server.upstream.http import HttpRequest
+from trunkline_server.upstream.http1.inflate import is_packed
+
+if TYPE_CHECKING:
+    from trunkline_server.upstream.http1.connection import Connection
+
+# A connection that the peer had dropped answers a request with a reset within a round trip.
+# One that ends later was alive: its vendor may have begun to work, and asking again may pay
+# twice.
+_STALE_SECONDS = 1.0
+# Of a streamed body, not more than this and one read of the socket is held.
+_HIGH_WATER = 64 * 1024
+
+
+class Fault(enum.Enum):
+    """Why a response is not, or not wholly, there."""
+
+    ENDED = enum.auto()
+    MALFORMED = enum.auto()
+    TOO_LARGE = enum.auto()
+    TIMED_OUT = enum.auto()
+
+
+class Exchange:
+    """Filled by its connection, read by its stream or by the client.
+
+    With `gather` the reader is woken once, when the body is whole; without, when the headers
+    have come and then for each piece. Compressed bodies are never gathered, because their size
+    shows only as they are unpacked.
+    """
+
+    __slots__ = (
+        "blocks",
+        "complete",
+        "connection",
+        "fault",
+        "gather",
+        "headers",
+        "heard",
+        "held",
+        "limit",
+        "loop",
+        "packed",
+        "repeatable",
+        "reused",
+        "started",
+        "status",
+        "until_close",
+        "waiter",
+    )
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, max_body_bytes: int, *, gather: bool
+    ) -> None:
+        self.loop = loop
+        self.limit = max_body_bytes
+        self.gather = gather
+        # None before the request is given to a connection, and again when that is done with it.
+        self.connection: Connection | None = None
+        self.reused = False
+        self.started = 0.0
+        # True when anything of a response came.
+        self.heard = False
+        # 0 until the headers are complete.
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        # True when the body comes compressed.
+        self.packed = False
+        # True when the body lasts until the connection's end.
+        self.until_close = False
+        self.blocks: list[bytes] = []
+        # The size of the blocks.
+        self.held = 0
+        self.complete = False
+        self.fault: Fault | None = None
+        # True when the request surely met a connection that was dead before: it was used
+        # before, nothing came back, and it ended as dead connections end.
+        self.repeatable = False
+        self.waiter: asyncio.Future[None] | None = loop.create_future()
+
+    def wake(self) -> None:
+        """The reader has something to look at."""
+        waiter = self.waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    async def wait(self) -> None:
+        """Until `wake`. A task that is cancelled here closes the connection."""
+        if self.waiter is None:
+            self.waiter = self.loop.create_future()
+        try:
+            await self.waiter
+        except BaseException:
+            self.abort()
+            raise
+        finally:
+            self.waiter = None
+
+    def begin_body(self) -> None:
+        """The headers are complete."""
+        headers = self.headers
+        if "content-encoding" in headers and is_packed(headers["content-encoding"]):
+            self.packed = True
+            self.gather = False
+        if self.gather:
+            if int(headers.get("content-length", "0")) > self.limit:
+                self.fault = Fault.TOO_LARGE
+        else:
+            self.wake()
+
+    def take_in(self, block: bytes) -> bool:
+        """Holds a piece of the body; False when no more is wanted for now."""
+        self.blocks.append(block)
+        self.held += len(block)
+        if self.gather:
+            if self.held > self.limit:
+                self.fault = Fault.TOO_LARGE
+            return True
+        self.wake()
+        return self.held <= _HIGH_WATER
+
+    def hand_out(self) -> bytes:
+        """All that is held of the body; nothing when nothing is."""
+        blocks = self.blocks
+        if not blocks:
+            return b""
+        body = blocks[0] if len(blocks) == 1 else b"".join(blocks)
+        self.blocks = []
+        self.held = 0
+        if self.connection is not None:
+            self.connection.resume()
+        return body
+
+    def fail(self, fault: Fault) -> None:
+        """The connection gives up on the response."""
+        if self.fault is None:
+            self.fault = fault
+        self.connection = None
+        if self.fault is Fault.ENDED and self.reused and not self.heard:
+            self.repeatable = self.loop.time() - self.started < _STALE_SECONDS
+        self.wake()
+
+    def release(self) -> None:
+        """The body has been read to its end and unpacked."""
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.free()
+
+    def abort(self) -> None:
+        """Closes the connection at once, unless the response is complete. Idempotent."""
+        if self.connection is not None:
+            connection, self.connection = self.connection, None
+            connection.fail(Fault.ENDED)
+
+    def spoil(self, fault: Fault) -> None:
+        """The reader gives up on the body."""
+        self.abort()
+        self.complete = False
+        self.fault = fault
+        self.blocks.clear()
+
+    def error(
+        self,
+        request: HttpRequest,
+        peer: str,
+        if_cut: v1.ErrorReason.ValueType = v1.ERROR_REASON_BAD_PROVIDER_RESPONSE,
+    ) -> UpstreamError:
+        """The fault as the port tells it. `if_cut` is the reason of a body that was cut."""
+        status = self.status
+        if self.fault is Fault.TIMED_OUT:
+            reason = v1.ERROR_REASON_TIMEOUT
+            account = f"no response headers within {request.header_timeout:g} s"
+        elif self.fault is Fault.ENDED and not status:
+            reason = v1.ERROR_REASON_SERVICE_UNAVAILABLE
+            account = "the connection ended before the response's headers"
+        elif self.fault is Fault.ENDED:
+            reason = if_cut
+            account = "the connection ended inside the response's body"
+        else:
+            reason = v1.ERROR_REASON_BAD_PROVIDER_RESPONSE
+            account = self._account(request)
+        return UpstreamError(reason, f"{peer}: {account}", http_status=status)
+
+    def _account(self, request: HttpRequest) -> str:
+        if self.fault is Fault.TOO_LARGE:
+            if not self.status:
+                return "headers too large"
+            return f"the response's body exceeds {request.max_body_bytes} bytes"
+        if not self.status:
+            return "the response is not valid HTTP"
+        return "the response's body is not framed or compressed as its headers say"

@@ -1,0 +1,142 @@
+"""Requests as bytes.
+
+What repeats from call to call, the request line and the header fields, is checked and encoded
+once and kept. Both memories hold credentials: they belong to one client, are bounded, and
+stand in no repr.
+"""
+
+import re
+from typing import Any, NamedTuple
+
+from trunkline_server.upstream.http import HttpRequest
+
+# How many request lines and header blocks are kept; a full memory is emptied.
+_MEMORY = 512
+
+# RFC 9110, 5.6.2 and 5.5: names are tokens; values hold no control character but the tab.
+# Half surrogate pairs cannot be encoded.
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_UNFIT_VALUE = re.compile("[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
+_URL = re.compile(
+    r"(?P<scheme>https?)://(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?"
+    r"(?P<target>(?:/[!-\"$->@-~]*)?(?:\?[!-\"$-~]*)?)(?:#[!-~]*)?"
+)
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+# Written by this client; from elsewhere they could only contradict it.
+_OWN_FIELDS = frozenset({"content-length", "transfer-encoding"})
+# Methods whose requests say that they have no body (RFC 9110, 8.6).
+_BODIED = frozenset({"POST", "PUT", "PATCH"})
+
+
+class Origin(NamedTuple):
+    """What connections are made to. `host` is a name or an address without brackets."""
+
+    tls: bool
+    host: str
+    port: int
+
+    @property
+    def peer(self) -> str:
+        """host:port, for messages."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+class _Line(NamedTuple):
+    """The start of every request to one URL with one method."""
+
+    origin: Origin
+    start: bytes
+    host: bytes
+    # Before the body's length, or empty when an empty body goes without one.
+    length: bytes
+    length_if_empty: bytes
+
+
+class _Fields(NamedTuple):
+    block: bytes
+    with_host: bool
+
+
+class RequestEncoder:
+    """Serialises requests; `encodings` are what their responses may be compressed with."""
+
+    def __init__(self, user_agent: str, encodings: str) -> None:
+        self._defaults = (
+            ("accept", "*/*"),
+            ("accept-encoding", encodings),
+            ("user-agent", user_agent),
+        )
+        self._lines: dict[tuple[str, str], _Line] = {}
+        self._fields: dict[tuple[tuple[str, str], ...], _Fields] = {}
+
+    def encode(self, request: HttpRequest) -> tuple[Origin, bytes]:
+        """Where the request goes, and all of it but the body.
+
+        Raises ValueError for what HTTP cannot carry; the message quotes none of it.
+        """
+        key = (request.method, request.url)
+        line = self._lines.get(key)
+        if line is None:
+            line = _remember(self._lines, key, _line(*key))
+        fields = self._fields.get(request.headers)
+        if fields is None:
+            fields = _remember(
+                self._fields, request.headers, _fields(request.headers, self._defaults)
+            )
+        size = len(request.body)
+        head = b"%b%b%b%b\r\n" % (
+            line.start,
+            b"" if fields.with_host else line.host,
+            fields.block,
+            b"%b%d\r\n" % (line.length, size) if size else line.length_if_empty,
+        )
+        return line.origin, head
+
+
+def _remember(memory: dict[Any, Any], key: Any, value: Any) -> Any:
+    if len(memory) >= _MEMORY:
+        memory.clear()
+    memory[key] = value
+    return value
+
+
+def _line(method: str, url: str) -> _Line:
+    if _TOKEN.fullmatch(method) is None:
+        raise ValueError("the request's method is not a token")
+    parsed = _URL.fullmatch(url)
+    if parsed is None:
+        raise ValueError("the request's URL is not an encoded absolute http or https URL")
+    scheme = parsed["scheme"]
+    default = _DEFAULT_PORTS[scheme]
+    port = default if parsed["port"] is None else int(parsed["port"])
+    if not 0 < port < 65536:
+        raise ValueError("the request's URL has a port that does not exist")
+    host = parsed["host"].lower()
+    target = parsed["target"]
+    if not target.startswith("/"):
+        target = "/" + target
+    authority = host if port == default else f"{host}:{port}"
+    return _Line(
+        origin=Origin(scheme == "https", host.strip("[]"), port),
+        start=f"{method} {target} HTTP/1.1\r\n".encode("ascii"),
+        host=f"host: {authority}\r\n".encode("ascii"),
+        length=b"content-length: ",
+        length_if_empty=b"content-length: 0\r\n" if method in _BODIED else b"",
+    )
+
+
+def _fields(headers: tuple[tuple[str, str], ...], defaults: tuple[tuple[str, str], ...]) -> _Fields:
+    names = {name.lower() for name, _ in headers}
+    if not names.isdisjoint(_OWN_FIELDS):
+        raise ValueError("a header that frames the body is the client's own to write")
+    missing = tuple(field for field in defaults if field[0] not in names)
+    lines = []
+    for name, value in headers + missing:
+        if _TOKEN.fullmatch(name) is None:
+            raise ValueError("a header's name is not a token")
+        if _UNFIT_VALUE.search(value) is not None:
+            raise ValueError(f"the header {name} holds what HTTP cannot carry")
+        lines.append(f"{name}: {value}\r\n")
+    return _Fields("".join(lines).encode(), "host" in names)
