@@ -6,6 +6,7 @@ usage: python -m bench [--quick] [--only NAME]... [--rounds N] [--scale X] [--li
 import argparse
 import json
 import os
+import resource
 import sys
 import tempfile
 import time
@@ -61,6 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def measure(chosen: Sequence[Scenario], options: Options, output: Path) -> int:
     """Runs the scenarios in turn and writes the report, failures included."""
     facts = machine.describe()
+    # Thousands of streams are as many sockets, in every program that is started here.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     results: dict[Scenario, Result] = {}
     skipped: dict[Scenario, str] = {}
     failed = False

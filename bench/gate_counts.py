@@ -2,13 +2,11 @@
 
 import asyncio
 import gc
-import json
 import shutil
 import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -105,7 +103,7 @@ async def _counts(
         found[f"stream chunk: {kind}"] = (long - short) / _CHUNKS
     many = replace(loads.generate, calls=1_000, concurrency=16, connections=4)
     await send(many)
-    connections = await asyncio.to_thread(_opened, bench)
+    connections = (await asyncio.to_thread(bench.upstream_stats))["connections"]
     held = []
     for _ in range(3):
         before = _blocks()
@@ -113,7 +111,7 @@ async def _counts(
         held.append(max(_blocks() - before, 0) / many.calls)
     # Spans wait for their export now and then; only what every round leaves behind is a leak.
     found["blocks held for each call"] = min(held)
-    opened = await asyncio.to_thread(_opened, bench)
+    opened = (await asyncio.to_thread(bench.upstream_stats))["connections"]
     found["upstream connections for 3,000 calls"] = float(opened - connections)
     return found
 
@@ -121,12 +119,6 @@ async def _counts(
 def _blocks() -> int:
     gc.collect()
     return sys.getallocatedblocks()
-
-
-def _opened(bench: Bench) -> int:
-    """Connections that the upstream has accepted so far; this one is one of them."""
-    with urllib.request.urlopen(f"http://{bench.upstream.address}/stats") as answer:
-        return int(json.load(answer)["connections"])
 
 
 def system_calls(bench: Bench) -> tuple[dict[str, float], dict[str, str]]:

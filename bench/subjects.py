@@ -1,6 +1,8 @@
 """What is measured, and how each is started: upstream, floors, and the router itself."""
 
+import json
 import sys
+import urllib.request
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +45,12 @@ class Bench:
         path = self.scratch / name
         path.write_bytes(data)
         return path
+
+    def upstream_stats(self) -> dict[str, int]:
+        """The upstream's counters, as its GET /stats gives them."""
+        with urllib.request.urlopen(f"http://{self.upstream.address}/stats") as answer:
+            stats: dict[str, int] = json.load(answer)
+        return stats
 
     def floor(
         self, kind: str, *, body: bytes = b"", path: str = "/v1/chat/completions", vectors: int = 0

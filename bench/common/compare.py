@@ -77,6 +77,8 @@ def measure(case: Case) -> _Sample:
         raise BenchError(
             f"{case.name}: {outcome.ok} of {case.load.calls} calls succeeded: {outcome.errors}"
         )
+    if case.load.stream and outcome.chunks != outcome.ok * case.units:
+        raise BenchError(f"{case.name}: {outcome.chunks} chunks in {outcome.ok} streams")
     return _Sample(
         cpu_us=spent / (case.load.calls * case.units) * 1e6,
         resident_mb=sum(resident_bytes(case.server.pid).values()) / 1e6,

@@ -1,6 +1,11 @@
 """Every scenario, in the order of the report."""
 
-from bench.scenarios import unary
+from bench.scenarios import faults, scale, stream, unary
 from bench.scenarios.base import Scenario
 
-SCENARIOS: tuple[Scenario, ...] = (*unary.SCENARIOS,)
+SCENARIOS: tuple[Scenario, ...] = (
+    *unary.SCENARIOS,
+    *stream.SCENARIOS,
+    *faults.SCENARIOS,
+    *scale.SCENARIOS,
+)

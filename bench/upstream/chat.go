@@ -61,6 +61,8 @@ func (p *provider) chat(w http.ResponseWriter, r *http.Request, k knobs) {
 	usage := usageOf(size/4, k.tokens)
 	if request.Stream {
 		p.stats.Streams.Add(1)
+		p.stats.Open.Add(1)
+		defer p.stats.Open.Add(-1)
 		p.stream(w, r, k, model, usage, request.StreamOptions.IncludeUsage)
 		return
 	}

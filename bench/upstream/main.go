@@ -24,6 +24,7 @@ type counters struct {
 	Connections atomic.Int64
 	Spans       atomic.Int64
 	Closed      atomic.Int64
+	Open        atomic.Int64
 }
 
 func (c *counters) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
@@ -35,6 +36,7 @@ func (c *counters) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 		"connections":    c.Connections.Load(),
 		"trace_exports":  c.Spans.Load(),
 		"streams_closed": c.Closed.Load(),
+		"streams_open":   c.Open.Load(),
 	})
 }
 
