@@ -1,5 +1,4 @@
-"""README.md and deploy/ are tried: their commands run, their configurations are read, and
-their tables are compared with the code."""
+"""README.md and deploy/ are tried: their commands run, their configurations are read."""
 
 import asyncio
 import json
@@ -12,36 +11,32 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
+import grpc
 import pytest
 import pytest_asyncio
+import structlog
 import yaml
-from prometheus_client import CollectorRegistry
+from google.protobuf.descriptor import MethodDescriptor
+from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.support.process import RouterProcess, router_process
-from tests.support.router import price_book
-from trunkline import v1
+from tests.support.router import PATIENCE, price_book, router
+from trunkline.v1 import inference_service_pb2
 from trunkline_server.catalogue.compile import CompiledTable, compile_snapshot
 from trunkline_server.catalogue.known import known
-from trunkline_server.catalogue.models import CAPABILITIES
-from trunkline_server.catalogue.rows import provider_rows
-from trunkline_server.errors import CODES, TrunklineError
-from trunkline_server.providers.codec import CodecTarget
-from trunkline_server.providers.dialects import DIALECTS
-from trunkline_server.routing.snapshot import AttemptPolicy, HedgePolicy
+from trunkline_server.routing.snapshot import AttemptPolicy
 from trunkline_server.settings import (
-    BreakerSettings,
-    RetryBudgetSettings,
     RoutingSettings,
-    ServerSettings,
     Settings,
     parse,
 )
-from trunkline_server.settings.schema import STRATEGIES
-from trunkline_server.telemetry.metrics import Metrics
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
+DEPLOY = (ROOT / "deploy" / "README.md").read_text("utf-8")
 EXAMPLE = ROOT / "deploy" / "trunkline.example.yaml"
+SERVICE = inference_service_pb2.DESCRIPTOR.services_by_name["InferenceService"]
 NO_KEYS = dict.fromkeys(
     ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY", "GOOGLE_API_KEY"), ""
 )
@@ -75,18 +70,6 @@ def blocks() -> Iterator[Block]:
 
 BLOCKS = tuple(blocks())
 RUNNABLE = [block for block in BLOCKS if block.language in {"sh", "python"}]
-
-
-def rows_under(*header: str) -> list[list[str]]:
-    """The cells of the one table of the README with this header, Markdown's quotes removed."""
-    wanted = "| " + " | ".join(header) + " |\n"
-    assert README.count(wanted) == 1, wanted
-    table = README.partition(wanted)[2].partition("\n\n")[0].splitlines()[1:]
-    return [[cell.strip() for cell in row.strip("|").split("|")] for row in table]
-
-
-def column(number: int, *header: str) -> list[str]:
-    return [row[number].strip("`") for row in rows_under(*header)]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -129,8 +112,8 @@ def assert_expected(block: Block, printed: str) -> None:
         answer, end = json.JSONDecoder().raw_decode(printed)
         assert len(answer["embeddings"]) == 1
         assert len(answer["embeddings"][0]["values"]) == 2
-        for method in ("Generate", "StreamGenerate", "Embed", "Route"):
-            assert f"rpc {method} (" in printed[end:]
+        for method in SERVICE.methods:
+            assert f"rpc {method.name} (" in printed[end:]
     elif "ghz" in block.text:
         assert re.search(r"\[OK\]\s+500 responses", printed), printed
         assert "Error distribution" not in printed
@@ -295,142 +278,38 @@ def note_keys(node: Any, hint: Any, shown: dict[type, set[str]]) -> None:
             note_keys(node, each, shown)
 
 
-class TestTables:
-    def test_errors(self) -> None:
-        header = ("reason", "gRPC code", "when", "details beside ErrorInfo", "the caller should")
-        told = {row[0]: row[1] for row in rows_under(*header)}
-        assert told == {
-            v1.ErrorReason.Name(reason).removeprefix("ERROR_REASON_"): code.name
-            for reason, code in CODES.items()
-        }
-        assert len(told) == len(v1.ErrorReason.values()) - 1
-
-    def test_exclusions(self) -> None:
-        names = [name.removeprefix("EXCLUSION_REASON_") for name, _ in v1.ExclusionReason.items()]
-        assert sorted(column(0, "excluded by", "when")) == sorted(set(names) - {"UNSPECIFIED"})
-
-    def test_strategies(self) -> None:
-        assert column(0, "strategy", "order") == list(STRATEGIES)
-
-    def test_capabilities(self) -> None:
-        assert sorted(column(0, "capability", "is demanded when")) == sorted(CAPABILITIES)
-
-    def test_metrics(self) -> None:
-        told = {row[0].strip("`"): row[1] for row in rows_under("metric", "labels", "counts")}
-        registered = {}
-        for collector in vars(Metrics(CollectorRegistry())).values():
-            (family,) = collector.describe()
-            name = f"{family.name}_total" if family.type == "counter" else family.name
-            registered[name] = collector
-        assert sorted(told) == sorted(registered)
-        for name, labels in told.items():
-            if labels:
-                registered[name].labels(**dict.fromkeys(labels.split(", "), "x"))
-            else:
-                with pytest.raises(ValueError, match="No label names"):
-                    registered[name].labels()
-
-    def test_server_defaults(self) -> None:
-        told = {}
-        for left, value, right, other in rows_under("key", "default", "key", "default"):
-            told[left.strip("`")] = value.strip("`")
-            if right:
-                told[right.strip("`")] = other.strip("`")
-        assert sorted([*told, "tls"]) == sorted(row.name for row in fields(ServerSettings))
-        lines = "\n".join(f"  {key}: {value}" for key, value in told.items())
-        settings, _ = compiled(f"server:\n{lines}\nproviders: {{openai: {{}}}}\n")
-        assert settings.server == ServerSettings()
-
-    def test_numbers_in_sentences_are_the_defaults(self) -> None:
-        breaker, budget = BreakerSettings(), RetryBudgetSettings()
-        attempts, hedge = AttemptPolicy(), HedgePolicy()
-        text = " ".join(README.split())
-        for phrase in (
-            f"averages that forget in {breaker.averaging_time:g} s",
-            f"{breaker.consecutive_failures} failures in a row",
-            f"at least {breaker.min_calls} recent calls",
-            f"at most {attempts.retries} time (`retries`)",
-            f"doubles from {attempts.backoff_base:g} s to {attempts.backoff_max:g} s",
-            f"at most {budget.ratio:.0%} of the calls".replace("%", " %"),
-            f"plus {budget.min_per_second:g} a second",
-            f"longer than {hedge.percentile:.0%} of".replace("%", " %"),
-        ):
-            assert phrase in text, phrase
-        assert breaker.error_rate == 0.5  # "half of"
-
-    def test_kinds(self) -> None:
-        told = {
-            row[0].strip("`"): [cell.replace("`", "") for cell in row[1:]]
-            for row in rows_under("kind", "dialect", "base URL", "key in", "variables")
-        }
-        assert told == {
-            name: [row.dialect, row.base_url, row.auth.header, ", ".join(row.env)]
-            for name, row in provider_rows().items()
-        }
-
-    def test_dialects(self) -> None:
-        header = ("image", "audio", "file", "tools", "JSON schema", "embeddings")
-        told = {
-            row[0].strip("`"): dict(zip(header, row[2:], strict=True))
-            for row in rows_under("dialect", "vendor's API", *header)
-        }
-        assert told == {
-            name: {what: "yes" if carries(name, what) else "no" for what in header}
-            for name in DIALECTS
-        }
-
-    def test_rooms(self) -> None:
-        rooms = {
-            path.name
-            for path in (ROOT / "server" / "trunkline_server").iterdir()
-            if (path / "__init__.py").exists()
-        }
-        folders = column(0, "folder", "holds")
-        told = [Path(name).name for name in folders if name.startswith("server/")]
-        assert all((ROOT / name).is_dir() for name in folders if "," not in name)
-        assert sorted(told) == sorted(rooms)
-
-    def test_log_lines_are_those_of_the_code(self) -> None:
-        source = "".join(
-            path.read_text("utf-8") for path in (ROOT / "server" / "trunkline_server").rglob("*.py")
-        )
-        seen = " ".join(row[1] for row in rows_under("what happens", "what an operator sees"))
-        events = [text for text in re.findall(r"`([^`]+)`", seen) if " " in text]
-        assert len(events) > 6
-        assert [text for text in events if f'"{text}"' not in source] == []
-
-    def test_make_targets_exist(self) -> None:
-        makefile = (ROOT / "Makefile").read_text("utf-8")
-        targets = set(re.findall(r"`make ([\w-]+)`", README))
-        assert {"run", "test", "check", "generate"} <= targets
-        for target in targets:
-            assert re.search(rf"^{re.escape(target)}:", makefile, re.MULTILINE), target
-
-
-PARTS = {
-    "image": v1.Part(image=v1.Image(data=b"\x89PNG\r\n\x1a\n", media_type="image/png")),
-    "audio": v1.Part(audio=v1.Audio(data=b"RIFF", media_type="audio/wav")),
-    "file": v1.Part(file=v1.File(data=b"%PDF", media_type="application/pdf", filename="a.pdf")),
-}
-
-
-def carries(dialect: str, what: str) -> bool:
-    """Whether a codec takes such a request, its flags being the dialect's own."""
-    codec, target = DIALECTS[dialect], CodecTarget("a-model", 1000)
-    request = v1.GenerateRequest(
-        messages=[v1.Message(role=v1.ROLE_USER, parts=[v1.Part(text="Look.")])]
+async def test_what_keys_guard_and_what_refusals_leave_behind() -> None:
+    config = (
+        "providers: {p: {kind: openai, base_url: 'http://127.0.0.1:9/v1', api_key: 'env:TEST_KEY'}}"
+        f"\nkeys: [{{name: team, hash: 'sha256:{'0' * 64}'}}]\n"
     )
-    if what in PARTS:
-        request.messages[0].parts.append(PARTS[what])
-    elif what == "tools":
-        request.tools.add(name="look")
-    elif what == "JSON schema":
-        request.response_format.json_schema.schema_json = '{"type": "object"}'
-    try:
-        if what == "embeddings":
-            codec.encode_embed(v1.EmbedRequest(inputs=["a"]), target)
-        else:
-            codec.encode_generate(request, target, stream=False)
-    except TrunklineError:
-        return False
-    return True
+    with structlog.testing.capture_logs() as log:
+        async with router(config) as trunkline:
+            for method in SERVICE.methods:
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await any_call(trunkline.channel, method)
+                assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
+            health = health_pb2_grpc.HealthStub(trunkline.channel)
+            answer = await health.Check(health_pb2.HealthCheckRequest(), timeout=PATIENCE)
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+            channelz = channelz_pb2_grpc.ChannelzStub(trunkline.channel)
+            servers = await channelz.GetServers(channelz_pb2.GetServersRequest(), timeout=PATIENCE)
+            assert servers.server
+            counted = [
+                sample.name for family in trunkline.registry.collect() for sample in family.samples
+            ]
+    # The README says so under "Operations": tell there when this changes.
+    assert "trunkline_calls_total" not in counted
+    assert [line["event"] for line in log if "call" in line["event"]] == []
+
+
+async def any_call(channel: grpc.aio.Channel, method: MethodDescriptor) -> None:
+    """An empty call of a method, to its end."""
+    path = f"/{method.containing_service.full_name}/{method.name}"
+    if method.server_streaming:
+        stream: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(path)
+        async for _ in stream(b"", timeout=PATIENCE):
+            pass
+    else:
+        unary: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(path)
+        await unary(b"", timeout=PATIENCE)

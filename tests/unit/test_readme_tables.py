@@ -1,0 +1,250 @@
+"""The tables and figures of README.md and deploy/README.md are those of the code."""
+
+import inspect
+import re
+from collections.abc import Container, Sequence, Set
+from dataclasses import fields
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from tests.corpus import test_anthropic, test_gemini, test_openai
+from tests.support.corpus import exchanges
+from trunkline import v1
+from trunkline.v1 import inference_service_pb2
+from trunkline_server.app import serve
+from trunkline_server.app.worker import DRAIN_NOTICE
+from trunkline_server.catalogue.models import CAPABILITIES
+from trunkline_server.catalogue.rows import provider_rows
+from trunkline_server.engine.needs import CHARS_PER_TOKEN, TOKENS_PER_MEDIA_PART
+from trunkline_server.errors import CODES, TrunklineError
+from trunkline_server.providers.codec import CodecTarget
+from trunkline_server.providers.dialects import DIALECTS
+from trunkline_server.routing import draws, samples
+from trunkline_server.routing.snapshot import AttemptPolicy, HedgePolicy
+from trunkline_server.rpc import validation
+from trunkline_server.settings import (
+    BreakerSettings,
+    RetryBudgetSettings,
+    ServerSettings,
+    parse,
+)
+from trunkline_server.settings.schema import STRATEGIES
+from trunkline_server.settings.watch import ConfigWatcher
+from trunkline_server.telemetry.metrics import Metrics
+
+ROOT = Path(__file__).parents[2]
+SERVER = ROOT / "server" / "trunkline_server"
+README = (ROOT / "README.md").read_text("utf-8")
+DEPLOY = (ROOT / "deploy" / "README.md").read_text("utf-8")
+
+
+def rows_under(*header: str) -> list[list[str]]:
+    """The cells of the one table of the README with this header, Markdown's quotes removed."""
+    wanted = "| " + " | ".join(header) + " |\n"
+    assert README.count(wanted) == 1, wanted
+    table = README.partition(wanted)[2].partition("\n\n")[0].splitlines()[1:]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in table]
+
+
+def column(number: int, *header: str) -> list[str]:
+    return [row[number].strip("`") for row in rows_under(*header)]
+
+
+def test_methods() -> None:
+    service = inference_service_pb2.DESCRIPTOR.services_by_name["InferenceService"]
+    assert column(0, "method", "does") == [method.name for method in service.methods]
+
+
+def test_errors() -> None:
+    header = ("reason", "gRPC code", "when", "details beside ErrorInfo", "the caller should")
+    told = {row[0]: row[1] for row in rows_under(*header)}
+    assert told == {
+        v1.ErrorReason.Name(reason).removeprefix("ERROR_REASON_"): code.name
+        for reason, code in CODES.items()
+    }
+    assert len(told) == len(v1.ErrorReason.values()) - 1
+
+
+def test_exclusions() -> None:
+    names = [name.removeprefix("EXCLUSION_REASON_") for name, _ in v1.ExclusionReason.items()]
+    assert sorted(column(0, "excluded by", "when")) == sorted(set(names) - {"UNSPECIFIED"})
+
+
+def test_strategies() -> None:
+    assert column(0, "strategy", "order") == list(STRATEGIES)
+
+
+def test_capabilities() -> None:
+    assert sorted(column(0, "capability", "is demanded when")) == sorted(CAPABILITIES)
+
+
+def test_metrics() -> None:
+    told = {row[0].strip("`"): row[1] for row in rows_under("metric", "labels", "counts")}
+    registered = {}
+    for collector in vars(Metrics(CollectorRegistry())).values():
+        (family,) = collector.describe()
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        registered[name] = collector
+    assert sorted(told) == sorted(registered)
+    for name, labels in told.items():
+        if labels:
+            registered[name].labels(**dict.fromkeys(labels.split(", "), "x"))
+        else:
+            with pytest.raises(ValueError, match="No label names"):
+                registered[name].labels()
+
+
+def test_server_defaults() -> None:
+    told = {}
+    for left, value, right, other in rows_under("key", "default", "key", "default"):
+        told[left.strip("`")] = value.strip("`")
+        if right:
+            told[right.strip("`")] = other.strip("`")
+    assert sorted([*told, "tls"]) == sorted(row.name for row in fields(ServerSettings))
+    lines = "\n".join(f"  {key}: {value}" for key, value in told.items())
+    text = f"server:\n{lines}\nproviders: {{p: {{dialect: openai, base_url: http://a}}}}\n"
+    assert parse(text, "README.md", {}).server == ServerSettings()
+
+
+def test_numbers_in_sentences_are_those_of_the_code() -> None:
+    breaker, budget = BreakerSettings(), RetryBudgetSettings()
+    attempts, hedge = AttemptPolicy(), HedgePolicy()
+    watched = inspect.signature(ConfigWatcher).parameters["interval"].default
+    assert (CHARS_PER_TOKEN, watched, serve._KILL_MARGIN, DRAIN_NOTICE) == (4, 1, 6, 1)
+    assert "allow `server.drain_timeout` and six seconds" in DEPLOY
+    text = " ".join(README.split())
+    for phrase in (
+        f"at four characters a token and {TOKENS_PER_MEDIA_PART} tokens for an image",
+        f"compare all of up to {draws.SCORE_ALL} deployments",
+        f"a random sample of {draws.SAMPLE} of more",
+        f"once {samples._MIN_SAMPLES} are known",
+        f"the same for 1 to {validation._MAX_BATCH:,} calls",
+        "is looked at each second",
+        "one second later no new connection is taken",
+        f"averages that forget in {breaker.averaging_time:g} s",
+        f"{breaker.consecutive_failures} failures in a row",
+        f"at least {breaker.min_calls} recent calls",
+        f"at most {attempts.retries} time (`retries`)",
+        f"doubles from {attempts.backoff_base:g} s to {attempts.backoff_max:g} s",
+        f"at most {budget.ratio:.0%} of the calls".replace("%", " %"),
+        f"plus {budget.min_per_second:g} a second",
+        f"longer than {hedge.percentile:.0%} of".replace("%", " %"),
+    ):
+        assert phrase in text, phrase
+    assert breaker.error_rate == 0.5  # "half of"
+
+
+def test_kinds() -> None:
+    told = {
+        row[0].strip("`"): [cell.replace("`", "") for cell in row[1:]]
+        for row in rows_under("kind", "dialect", "base URL", "key in", "variables")
+    }
+    assert told == {
+        name: [row.dialect, row.base_url, row.auth.header, ", ".join(row.env)]
+        for name, row in provider_rows().items()
+    }
+
+
+def test_dialects() -> None:
+    header = ("image", "audio", "file", "tools", "JSON schema", "embeddings")
+    told = {
+        row[0].strip("`"): dict(zip(header, row[2:], strict=True))
+        for row in rows_under("dialect", "vendor's API", *header)
+    }
+    assert told == {
+        name: {what: "yes" if carries(name, what) else "no" for what in header} for name in DIALECTS
+    }
+
+
+def test_corpus_figures() -> None:
+    """Counts only: that all of them but the listed ones are read without loss is tested there."""
+    if len(exchanges()) != 3589:
+        pytest.skip("the reference data is another set than the one that the README tells of")
+    header = ("dialect", "recorded answers", "read without loss", "of these streamed", "printed by")
+    told = {
+        row[0].partition(",")[0].strip("`"): [
+            int(re.split(r"[ ;]|, ", cell)[0].replace(",", "")) for cell in row[1:4]
+        ]
+        for row in rows_under(*header)
+    }
+    openai = [row for row in test_openai.recordings() if row.status == 200]
+    anthropic = [row for row in test_anthropic.recordings() if row.status == 200]
+    gemini = [row for row in test_gemini.recordings() if row.status == 200 and row.kind != "array"]
+    assert told == {
+        "openai": figures(openai, test_openai.EXCEPTIONS, {"stream"}),
+        "anthropic": figures(anthropic, test_anthropic.EXCEPTIONS, {"sse", "frames"}),
+        "gemini": figures(gemini, test_gemini.EXCEPTIONS, {"sse"}),
+    }
+    assert f"`openai`, {len({row.host for row in openai})} hosts" in README
+
+
+class Recording(Protocol):
+    """What the recordings of every dialect have."""
+
+    @property
+    def origin(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+
+
+def figures(answers: Sequence[Recording], listed: Container[str], kinds: Set[str]) -> list[int]:
+    """How many answers there are, how many are not listed as exceptions, and how many of those
+    were streamed."""
+    read = [row for row in answers if row.origin not in listed]
+    return [len(answers), len(read), sum(row.kind in kinds for row in read)]
+
+
+def test_rooms() -> None:
+    rooms = {path.name for path in SERVER.iterdir() if (path / "__init__.py").exists()}
+    folders = column(0, "folder", "holds")
+    told = [Path(name).name for name in folders if name.startswith("server/")]
+    assert all((ROOT / name).is_dir() for name in folders if "," not in name)
+    assert sorted(told) == sorted(rooms)
+
+
+def test_log_lines_are_those_of_the_code() -> None:
+    source = "".join(path.read_text("utf-8") for path in SERVER.rglob("*.py"))
+    seen = " ".join(row[1] for row in rows_under("what happens", "what an operator sees"))
+    events = [text for text in re.findall(r"`([^`]+)`", seen) if " " in text]
+    assert len(events) > 6
+    assert [text for text in events if f'"{text}"' not in source] == []
+
+
+def test_make_targets_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    targets = set(re.findall(r"`make ([\w-]+)`", README))
+    assert {"run", "test", "check", "generate"} <= targets
+    for target in targets:
+        assert re.search(rf"^{re.escape(target)}:", makefile, re.MULTILINE), target
+
+
+PARTS = {
+    "image": v1.Part(image=v1.Image(data=b"\x89PNG\r\n\x1a\n", media_type="image/png")),
+    "audio": v1.Part(audio=v1.Audio(data=b"RIFF", media_type="audio/wav")),
+    "file": v1.Part(file=v1.File(data=b"%PDF", media_type="application/pdf", filename="a.pdf")),
+}
+
+
+def carries(dialect: str, what: str) -> bool:
+    """Whether a codec takes such a request, its flags being the dialect's own."""
+    codec, target = DIALECTS[dialect], CodecTarget("a-model", 1000)
+    request = v1.GenerateRequest(
+        messages=[v1.Message(role=v1.ROLE_USER, parts=[v1.Part(text="Look.")])]
+    )
+    if what in PARTS:
+        request.messages[0].parts.append(PARTS[what])
+    elif what == "tools":
+        request.tools.add(name="look")
+    elif what == "JSON schema":
+        request.response_format.json_schema.schema_json = '{"type": "object"}'
+    try:
+        if what == "embeddings":
+            codec.encode_embed(v1.EmbedRequest(inputs=["a"]), target)
+        else:
+            codec.encode_generate(request, target, stream=False)
+    except TrunklineError:
+        return False
+    return True
