@@ -165,5 +165,6 @@ class Worker:
         self._log.info("draining", calls_in_flight=self._servicer.in_flight)
         await self._server.drain(notice, self._settings.server.drain_timeout)
         await self._http.close()
-        self._close_observer()
+        # Sending the last spans waits for the collector.
+        await asyncio.to_thread(self._close_observer)
         self._log.info("stopped")
