@@ -62,12 +62,14 @@ async def test_with_no_configuration_the_simulated_providers_serve_all_four_rpcs
 async def test_a_key_in_the_environment_is_a_configuration() -> None:
     """Models and prices come from the price table; nothing is called."""
     env = {**NO_KEYS, "ANTHROPIC_API_KEY": "sk-made-up"}
-    async with router_process(env=env) as router:
-        async with grpc.aio.insecure_channel(router.address) as channel:
-            request = v1.RouteRequest(
-                model="claude-sonnet-4-5", input_tokens=100_000, max_output_tokens=1_000
-            )
-            routed = await InferenceServiceStub(channel).Route(request, timeout=PATIENCE)
+    async with (
+        router_process(env=env) as router,
+        grpc.aio.insecure_channel(router.address) as channel,
+    ):
+        request = v1.RouteRequest(
+            model="claude-sonnet-4-5", input_tokens=100_000, max_output_tokens=1_000
+        )
+        routed = await InferenceServiceStub(channel).Route(request, timeout=PATIENCE)
     assert routed.decision.provider == "anthropic"
     assert routed.decision.provider_model == "claude-sonnet-4-5"
     assert routed.decision.estimated_cost.total > 100_000_000  # More than ten cents.
