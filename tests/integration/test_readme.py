@@ -1,6 +1,7 @@
 """README.md and deploy/ are tried: their commands run, their configurations are read."""
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -22,7 +23,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.support.process import RouterProcess, router_process
 from tests.support.router import PATIENCE, price_book, router
+from trunkline import v1
 from trunkline.v1 import inference_service_pb2
+from trunkline.v1.inference_service_pb2_grpc import InferenceServiceStub
 from trunkline_server.catalogue.compile import CompiledTable, compile_snapshot
 from trunkline_server.catalogue.known import known
 from trunkline_server.routing.snapshot import AttemptPolicy
@@ -301,6 +304,47 @@ async def test_what_keys_guard_and_what_refusals_leave_behind() -> None:
     # The README says so under "Operations": tell there when this changes.
     assert "trunkline_calls_total" not in counted
     assert [line["event"] for line in log if "call" in line["event"]] == []
+
+
+CANARY = "quetzalcoatlus"
+FAULTS = ("error-400", "error-filter", "error-context", "error-422", "error-500", "garbage")
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_the_log_never_holds_a_request_or_an_answer(served: RouterProcess) -> None:
+    request = v1.GenerateRequest(
+        messages=[v1.Message(role=v1.ROLE_USER, parts=[v1.Part(text=CANARY)], name=CANARY)],
+        tools=[v1.Tool(name=CANARY, description=CANARY)],
+        context=v1.CallContext(user_id=CANARY, labels={CANARY: CANARY}),
+    )
+    answers: list[str] = []
+    refusals: list[str] = []
+    async with grpc.aio.insecure_channel(served.address) as channel:
+        stub = InferenceServiceStub(channel)
+        for provider in ("sim-openai", "sim-anthropic", "sim-gemini"):
+            for fault in ("large", *FAULTS):
+                request.model = f"{provider}/sim-{fault}"
+                for options in ({}, {CANARY: CANARY}):
+                    request.provider_options.Clear()
+                    request.provider_options.update(options)
+                    try:
+                        answer = await stub.Generate(request, timeout=PATIENCE)
+                        answers.append(str(answer))
+                    except grpc.aio.AioRpcError as error:
+                        refusals.append(str(error.details()))
+    # A call that the router refuses itself is the last to be logged.
+    with contextlib.suppress(grpc.aio.AioRpcError):
+        async with grpc.aio.insecure_channel(served.address) as channel:
+            request.model = "no-such-model"
+            await InferenceServiceStub(channel).Generate(request, timeout=PATIENCE)
+    async with asyncio.timeout(PATIENCE), served.changed:
+        while not any(line.get("model") == "no-such-model" for line in served.log):
+            await served.changed.wait()
+    # Answers and the vendors' refusals do hold it, or nothing would be proven.
+    assert any(CANARY in text for text in answers)
+    assert sum(CANARY in text for text in refusals) >= 3
+    assert sum(line.get("event") == "attempt failed" for line in served.log) >= len(refusals)
+    assert [line for line in served.log if CANARY in json.dumps(line)] == []
 
 
 async def any_call(channel: grpc.aio.Channel, method: MethodDescriptor) -> None:
