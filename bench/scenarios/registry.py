@@ -1,11 +1,12 @@
 """Every scenario, in the order of the report."""
 
-from bench.scenarios import faults, scale, stream, unary
+from bench.scenarios import faults, latency, scale, stream, unary
 from bench.scenarios.base import Scenario
 
 SCENARIOS: tuple[Scenario, ...] = (
     *unary.SCENARIOS,
     *stream.SCENARIOS,
+    *latency.SCENARIOS,
     *faults.SCENARIOS,
     *scale.SCENARIOS,
 )
