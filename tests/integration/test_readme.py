@@ -21,8 +21,17 @@ from google.protobuf.descriptor import MethodDescriptor
 from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from tests.support.fault_server import FaultServer, hang, read_request
 from tests.support.process import RouterProcess, router_process
-from tests.support.router import PATIENCE, price_book, router
+from tests.support.router import (
+    ENVIRONMENT,
+    PATIENCE,
+    ask,
+    openai_at,
+    price_book,
+    reason,
+    router,
+)
 from trunkline import v1
 from trunkline.v1 import inference_service_pb2
 from trunkline.v1.inference_service_pb2_grpc import InferenceServiceStub
@@ -304,6 +313,18 @@ async def test_what_keys_guard_and_what_refusals_leave_behind() -> None:
     # The README says so under "Operations": tell there when this changes.
     assert "trunkline_calls_total" not in counted
     assert [line["event"] for line in log if "call" in line["event"]] == []
+
+
+async def test_a_longer_deadline_is_cut_and_reloading_changes_to_what() -> None:
+    async with FaultServer([read_request, hang]) as vendor:
+        config = openai_at(vendor.url)
+        async with router(config) as trunkline:
+            new = config + "\nserver: {default_deadline: 200ms}\n"
+            trunkline.worker.reload(parse(new, "new.yaml", ENVIRONMENT, known()))
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await trunkline.stub.Generate(ask(), timeout=PATIENCE)
+    # Told by the router, and not by the caller's own clock.
+    assert reason(caught.value) == v1.ERROR_REASON_TIMEOUT
 
 
 CANARY = "quetzalcoatlus"
