@@ -76,6 +76,13 @@ async def test_a_key_in_the_environment_is_a_configuration() -> None:
     assert "sk-made-up" not in str(router.log)
 
 
+async def test_sighup_without_a_file_is_told_and_harmless() -> None:
+    async with router_process(env=NO_KEYS) as router:
+        router.send(signal.SIGHUP)
+        await router.logged("nothing to reload: the router was started without --config")
+        assert (await router.get("/readyz"))[0] == 200
+
+
 class Load:
     """Calls that follow one another, each of several callers on its own connection."""
 

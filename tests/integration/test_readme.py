@@ -308,11 +308,13 @@ async def test_what_keys_guard_and_what_refusals_leave_behind() -> None:
             servers = await channelz.GetServers(channelz_pb2.GetServersRequest(), timeout=PATIENCE)
             assert servers.server
             counted = [
-                sample.name for family in trunkline.registry.collect() for sample in family.samples
+                trunkline.metric(
+                    "trunkline_calls_not_admitted_total", operation=name, reason="authentication"
+                )
+                for name in ("generate", "stream_generate", "embed", "route", "batch_route")
             ]
-    # The README says so under "Operations": tell there when this changes.
-    assert "trunkline_calls_total" not in counted
-    assert [line["event"] for line in log if "call" in line["event"]] == []
+    assert counted == [1] * 5
+    assert [line["event"] for line in log if "call" in line["event"]] == ["call not admitted"] * 5
 
 
 async def test_a_longer_deadline_is_cut_and_reloading_changes_to_what() -> None:

@@ -239,7 +239,8 @@ async def test_too_many_calls_are_shed_with_a_pause() -> None:
         error = await failure(trunkline.stub.Generate(ask(), timeout=PATIENCE))
         for call in waiting:
             call.cancel()
-        assert trunkline.metric("trunkline_calls_shed_total", operation="generate") == 1
+        label = {"operation": "generate", "reason": "overloaded"}
+        assert trunkline.metric("trunkline_calls_not_admitted_total", **label) == 1
     assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
     assert reason(error) == v1.ERROR_REASON_OVERLOADED
     assert detail(error, error_details_pb2.RetryInfo).retry_delay.seconds >= 1
@@ -253,6 +254,17 @@ async def test_metadata_over_its_bound_is_refused_by_the_transport() -> None:
             )
         )
     assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_calls_that_are_turned_away_are_counted() -> None:
+    async with router(TestKeys.CONFIG) as trunkline:
+        await failure(trunkline.stub.Route(v1.RouteRequest(model="large"), timeout=PATIENCE))
+        await trunkline.stub.Route(
+            v1.RouteRequest(model="large"), timeout=PATIENCE, metadata=TestKeys().bearer()
+        )
+        label = {"operation": "route", "reason": "authentication"}
+        assert trunkline.metric("trunkline_calls_not_admitted_total", **label) == 1
+        assert trunkline.metric("trunkline_decisions_total", operation="route") == 1
 
 
 class TestOperators:

@@ -133,6 +133,7 @@ async def _simulator(source: Source, overrides: Overrides) -> AsyncGenerator[Non
 async def _watched(overrides: Overrides, worker: Worker) -> AsyncGenerator[None]:
     """Reloads the worker when the configuration file changes, and on SIGHUP."""
     if overrides.config is None:
+        on_hangup(worker.nothing_to_reload)
         yield
         return
 

@@ -24,7 +24,7 @@ from trunkline_server.engine.probe import Prober
 from trunkline_server.rpc.inference import InferenceServicer
 from trunkline_server.rpc.server import RpcServer
 from trunkline_server.settings import Settings
-from trunkline_server.telemetry.defects import DefectLog
+from trunkline_server.telemetry.door import DoorLog
 from trunkline_server.telemetry.metrics import Metrics
 from trunkline_server.upstream.aiohttp_client import AiohttpClient
 
@@ -68,7 +68,7 @@ class Worker:
             self.engine,
             self._clock,
             random.Random(),  # noqa: S311 - ids of calls and traces, which grant nothing
-            DefectLog(self._metrics),
+            DoorLog(self._metrics),
             keys=build_keys(settings.keys),
             max_request_bytes=settings.server.max_request_bytes,
             max_concurrent_calls=settings.server.max_concurrent_calls,
@@ -119,6 +119,10 @@ class Worker:
             != (settings.server.listen, settings.server.ops_listen, settings.server.workers)
         ):
             self._log.warning("some changes of server and telemetry need a restart")
+
+    def nothing_to_reload(self) -> None:
+        """Notes that there is no file to read again."""
+        self._log.warning("nothing to reload: the router was started without --config")
 
     def refused_reload(self, problems: str) -> None:
         """Notes that a new configuration was wrong and that the old one stays."""

@@ -36,15 +36,20 @@ OVERLOAD_RETRY_SECONDS = 1.0
 BATCH_STRIDE = 128
 
 
-class Defects(Protocol):
-    """Hears of failures that are the router's own."""
+class FrontDoor(Protocol):
+    """Hears of what the engine does not see: calls that end before they reach it, decisions
+    that are no calls, and defects."""
+
+    def decided(self, operation: str, count: int) -> None:
+        """So many decisions were told."""
+        ...
+
+    def refused(self, operation: str, caller: str, error: TrunklineError) -> None:
+        """A call was turned away before it was admitted; `caller` is empty while unknown."""
+        ...
 
     def defect(self, operation: str, request_id: str, error: Exception) -> None:
         """An exception nobody expected ended a call."""
-        ...
-
-    def shed(self, operation: str) -> None:
-        """A call was turned away because too many were under way."""
         ...
 
 
@@ -60,7 +65,7 @@ class InferenceServicer:
         engine: Engine,
         clock: Clock,
         rng: random.Random,
-        defects: Defects,
+        door: FrontDoor,
         *,
         keys: KeyRing,
         max_request_bytes: int,
@@ -70,7 +75,7 @@ class InferenceServicer:
         self._engine = engine
         self._clock = clock
         self._rng = rng
-        self._defects = defects
+        self._door = door
         self.keys = keys
         self.max_request_bytes = max_request_bytes
         self.max_concurrent_calls = max_concurrent_calls
@@ -124,37 +129,39 @@ class InferenceServicer:
     async def _generate(
         self, ticket: "_Ticket", raw: bytes, context: Context
     ) -> v1.GenerateResponse:
-        caller, metadata = self._authenticate(context)
+        caller, metadata = self._authenticate(ticket, context)
         request = self._parse(v1.GenerateRequest, raw)
         validate_generate(request)
         call = self._admit(ticket, request, caller, metadata, context)
         return await self._engine.generate(call, request)
 
     async def _stream_generate(self, ticket: "_Ticket", raw: bytes, context: Context) -> None:
-        caller, metadata = self._authenticate(context)
+        caller, metadata = self._authenticate(ticket, context)
         request = self._parse(v1.GenerateRequest, raw)
         validate_generate(request)
         call = self._admit(ticket, request, caller, metadata, context)
         await self._engine.stream_generate(call, request, context.write)
 
     async def _embed(self, ticket: "_Ticket", raw: bytes, context: Context) -> v1.EmbedResponse:
-        caller, metadata = self._authenticate(context)
+        caller, metadata = self._authenticate(ticket, context)
         request = self._parse(v1.EmbedRequest, raw)
         validate_embed(request)
         call = self._admit(ticket, request, caller, metadata, context)
         return await self._engine.embed(call, request)
 
-    async def _route(self, _ticket: "_Ticket", raw: bytes, context: Context) -> v1.RouteResponse:
-        caller, _ = self._authenticate(context)
+    async def _route(self, ticket: "_Ticket", raw: bytes, context: Context) -> v1.RouteResponse:
+        caller, _ = self._authenticate(ticket, context)
         request = self._parse(v1.RouteRequest, raw)
         validate_route(request)
         authorize(caller, request.model)
-        return self._engine.route(request, caller)
+        response = self._engine.route(request, caller)
+        self._door.decided(ticket.operation, 1)
+        return response
 
     async def _batch_route(
-        self, _ticket: "_Ticket", raw: bytes, context: Context
+        self, ticket: "_Ticket", raw: bytes, context: Context
     ) -> v1.BatchRouteResponse:
-        caller, _ = self._authenticate(context)
+        caller, _ = self._authenticate(ticket, context)
         batch = self._parse(v1.BatchRouteRequest, raw)
         validate_batch_route(batch)
         response = v1.BatchRouteResponse()
@@ -172,6 +179,7 @@ class InferenceServicer:
             if number % BATCH_STRIDE == 0:
                 # Other calls wait no longer than some milliseconds for a large batch.
                 await asyncio.sleep(0)
+        self._door.decided(ticket.operation, len(batch.requests))
         return response
 
     async def _guard(
@@ -186,7 +194,6 @@ class InferenceServicer:
         self.in_flight += 1
         try:
             if self.in_flight > self.max_concurrent_calls:
-                self._defects.shed(operation)
                 raise TrunklineError(
                     v1.ERROR_REASON_OVERLOADED,
                     f"{self.max_concurrent_calls} calls are under way, the most allowed here",
@@ -195,9 +202,11 @@ class InferenceServicer:
                 )
             return await handler(ticket, raw, context)
         except TrunklineError as error:
+            if ticket.call is None:
+                self._door.refused(operation, ticket.caller, error)
             return await abort(context, error, ticket.id, ticket.report())
         except Exception as error:  # noqa: BLE001 - the boundary: told, logged with its trace
-            self._defects.defect(operation, ticket.id, error)
+            self._door.defect(operation, ticket.id, error)
             told = TrunklineError(
                 v1.ERROR_REASON_INTERNAL,
                 "internal error; the log line with this request id says more",
@@ -207,9 +216,11 @@ class InferenceServicer:
         finally:
             self.in_flight -= 1
 
-    def _authenticate(self, context: Context) -> tuple[Principal, CallMetadata]:
+    def _authenticate(self, ticket: "_Ticket", context: Context) -> tuple[Principal, CallMetadata]:
         metadata = read_metadata(context.invocation_metadata(), self._rng)
-        return self.keys.authenticate(metadata.authorization, self._clock.wall()), metadata
+        caller = self.keys.authenticate(metadata.authorization, self._clock.wall())
+        ticket.caller = caller.name
+        return caller, metadata
 
     def _parse(self, kind: type[RequestT], raw: bytes) -> RequestT:
         if len(raw) > self.max_request_bytes:
@@ -253,10 +264,11 @@ class InferenceServicer:
 class _Ticket:
     """What is known of a call while it is served; the call itself once it is admitted."""
 
-    __slots__ = ("call", "operation")
+    __slots__ = ("call", "caller", "operation")
 
     def __init__(self, operation: str) -> None:
         self.operation = operation
+        self.caller = ""
         self.call: Call | None = None
 
     @property

@@ -99,7 +99,7 @@ class CallLog:
                 http_status=attempt.http_status,
                 provider_request_id=attempt.provider_request_id,
                 duration_ms=attempt.duration_us / 1000,
-                error=_loggable(error),
+                error=loggable(error),
             )
 
     def call_ended(self, call: Call, error: TrunklineError | None) -> None:
@@ -143,10 +143,10 @@ def _failure(error: TrunklineError) -> dict[str, Any]:
     return {
         "code": error.code.name,
         "reason": v1.ErrorReason.Name(error.reason),
-        "error": _loggable(error),
+        "error": loggable(error),
     }
 
 
-def _loggable(error: TrunklineError) -> str:
+def loggable(error: TrunklineError) -> str:
     """The error's message, unless it may quote the caller's text: payload stays out of logs."""
     return "(withheld)" if error.reason in _QUOTING else error.message

@@ -14,7 +14,7 @@ _BUCKETS = (
     *(1, 2.5, 5, 10, 30, 60, 120, 300, 600),
 )
 
-_REASONS = {
+REASONS = {
     int(number): name.removeprefix("ERROR_REASON_").lower()
     for name, number in v1.ErrorReason.items()
 }
@@ -57,7 +57,10 @@ class Metrics:
         self.unpriced = counter(
             "unpriced_attempts", "Attempts that consumed tokens at no known price.", *where
         )
-        self.shed = counter("calls_shed", "Calls turned away under load.", "operation")
+        self.decisions = counter("decisions", "Decisions told without a call.", "operation")
+        self.refused = counter(
+            "calls_not_admitted", "Calls turned away at the door.", "operation", "reason"
+        )
         self.defects = counter("internal_errors", "Calls ended by a defect.", "operation")
         self.reloads = counter("config_reloads", "Configuration reloads.", "result")
         self.in_flight = Gauge(
@@ -96,7 +99,7 @@ class _Place:
         """The counter of attempts that ended so."""
         child = self._results.get((outcome, reason))
         if child is None:
-            words = (_OUTCOMES[outcome], _REASONS[reason] if reason else "")
+            words = (_OUTCOMES[outcome], REASONS[reason] if reason else "")
             child = self._metrics.attempts.labels(*self._where, *words)
             self._results[outcome, reason] = child
         return child
@@ -148,7 +151,7 @@ class CallMetrics:
         key = (call.operation, call.caller.name, reason)
         child = self._calls.get(key)
         if child is None:
-            word = "ok" if error is None else _REASONS[reason]
+            word = "ok" if error is None else REASONS[reason]
             child = self._calls[key] = self._metrics.calls.labels(*key[:2], word)
         child.inc()
         self._seconds[call.operation].observe(call.ended - call.started)
