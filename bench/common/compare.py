@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from bench.common.child import BenchError, Running
 from bench.common.load import Load, Outcome
-from bench.common.procfs import cpu_seconds, resident_bytes
+from bench.common.procfs import cpu_seconds, machine_busy_seconds, resident_bytes
 from bench.common.stats import Figure, figure
 
 Send = Callable[[str, Load], Outcome]
@@ -36,6 +36,8 @@ class Measured:
     resident_mb: Figure
     # The share of calls that failed.
     failed: Figure
+    # CPU of the whole machine for each call: server, upstream, load generator and bystanders.
+    machine_us: Figure
 
     def as_json(self) -> dict[str, object]:
         """Everything, for the JSON report."""
@@ -47,12 +49,14 @@ class Measured:
             "first_token_ms": {name: each.as_json() for name, each in self.first_token.items()},
             "resident_mb": self.resident_mb.as_json(),
             "failed_share": self.failed.as_json(),
+            "machine_cpu_us_per_call": self.machine_us.as_json(),
         }
 
 
 @dataclass(frozen=True, slots=True)
 class _Sample:
     cpu_us: float
+    machine_us: float
     resident_mb: float
     outcome: Outcome
 
@@ -75,9 +79,9 @@ def compare(cases: Sequence[Case], rounds: int) -> dict[str, Measured]:
 
 def measure(case: Case) -> _Sample:
     """One round of one case."""
-    before = cpu_seconds(case.server.pid)
+    before, busy = cpu_seconds(case.server.pid), machine_busy_seconds()
     outcome = case.send(case.server.address, case.load)
-    spent = cpu_seconds(case.server.pid) - before
+    spent, all_spent = cpu_seconds(case.server.pid) - before, machine_busy_seconds() - busy
     if outcome.ok != case.load.calls and not (case.beyond and outcome.ok):
         raise BenchError(
             f"{case.name}: {outcome.ok} of {case.load.calls} calls succeeded: {outcome.errors}"
@@ -86,6 +90,7 @@ def measure(case: Case) -> _Sample:
         raise BenchError(f"{case.name}: {outcome.chunks} chunks in {outcome.ok} streams")
     return _Sample(
         cpu_us=spent / (case.load.calls * case.units) * 1e6,
+        machine_us=all_spent / case.load.calls * 1e6,
         resident_mb=sum(resident_bytes(case.server.pid).values()) / 1e6,
         outcome=outcome,
     )
@@ -100,6 +105,7 @@ def _gather(case: Case, samples: Sequence[_Sample]) -> Measured:
         latency=_percentiles([outcome.latency for outcome in outcomes]),
         first_token=_percentiles([outcome.first_token for outcome in outcomes]),
         resident_mb=figure([sample.resident_mb for sample in samples]),
+        machine_us=figure([sample.machine_us for sample in samples]),
         failed=figure([1 - outcome.ok / case.load.calls for outcome in outcomes]),
     )
 

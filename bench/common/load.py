@@ -5,7 +5,7 @@ Both send prepared bytes and report what they saw; neither knows what it measure
 
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,8 @@ class Outcome:
     latency: dict[str, float]
     first_token: dict[str, float] = field(default_factory=dict)
     chunks: int = 0
+    # The latencies at 0, 1, ... 100 %; of the bench's own generator only.
+    quantiles: Sequence[float] = ()
 
     @property
     def per_second(self) -> float:
@@ -107,6 +109,7 @@ class Generators:
             latency=report["latency_ms"],
             first_token=report["first_token_ms"],
             chunks=report["chunks"],
+            quantiles=report["quantiles_ms"],
         )
 
 

@@ -60,3 +60,11 @@ def resident_bytes(pid: int) -> dict[int, int]:
         if fields is not None:
             found[member] = int(fields[21]) * _PAGE
     return found
+
+
+def machine_busy_seconds() -> float:
+    """CPU time that the whole machine has spent on anything, hypervisor's theft included."""
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(
+        int, (_PROC / "stat").read_text().split("\n", 1)[0].split()[1:9]
+    )
+    return (user + nice + system + irq + softirq + steal) / _TICKS

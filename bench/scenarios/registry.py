@@ -1,6 +1,6 @@
 """Every scenario, in the order of the report."""
 
-from bench.scenarios import faults, latency, peers, scale, stream, unary
+from bench.scenarios import capacity, faults, latency, peers, scale, stream, unary
 from bench.scenarios.base import Scenario
 
 SCENARIOS: tuple[Scenario, ...] = (
@@ -9,5 +9,6 @@ SCENARIOS: tuple[Scenario, ...] = (
     *latency.SCENARIOS,
     *faults.SCENARIOS,
     *scale.SCENARIOS,
+    *capacity.SCENARIOS,
     *peers.SCENARIOS,
 )

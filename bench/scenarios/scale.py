@@ -1,4 +1,4 @@
-"""More workers, more deployments; how soon it starts, and what one decision costs."""
+"""More deployments; how soon it starts, and what one decision costs."""
 
 import re
 import subprocess
@@ -11,39 +11,10 @@ from bench.common.load import Load
 from bench.common.procfs import resident_bytes
 from bench.common.stats import figure
 from bench.configs import BEARER, Setup
-from bench.payloads import generate_request, route_request
+from bench.payloads import route_request
 from bench.scenarios.base import Result, Scenario, Table, comparison
 from bench.scenarios.unary import ON
 from bench.subjects import Bench
-
-WORKERS = (1, 2, 4, 8)
-
-
-def workers(bench: Bench) -> Result:
-    """Generate by one and by several processes that share the port."""
-    body = bench.file("generate.bin", generate_request().SerializeToString())
-    load = Load(
-        calls=bench.options.calls(6_000),
-        body=body,
-        method="Generate",
-        headers=BEARER,
-        concurrency=64,
-        # The kernel spreads connections, not calls, over the workers.
-        connections=32,
-    )
-    with ExitStack() as stack:
-        cases = [
-            Case(
-                f"{count} workers" if count > 1 else "1 worker",
-                stack.enter_context(bench.router(Setup(), workers=count)),
-                bench.generators.send_grpc,
-                load,
-            )
-            for count in WORKERS
-        ]
-        measured = compare(cases, bench.options.rounds_of(3))
-    table, figures = comparison(measured, ["1 worker"])
-    return Result([table], figures)
 
 
 def deployments(bench: Bench) -> Result:
@@ -119,14 +90,6 @@ SCENARIOS = (
         expected="python -m tests.perf.test_routing_cost prints its table",
         run=decision,
         quick=True,
-    ),
-    Scenario(
-        name="workers",
-        title="Generate: 1 to 8 workers",
-        config="as generate, with --workers",
-        payload="as generate, over 32 connections",
-        expected="every call OK",
-        run=workers,
     ),
     Scenario(
         name="deployments",

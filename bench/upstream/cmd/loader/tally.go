@@ -45,22 +45,35 @@ type report struct {
 	Latency    map[string]float64 `json:"latency_ms"`
 	FirstToken map[string]float64 `json:"first_token_ms"`
 	Chunks     int                `json:"chunks"`
+	// The latencies at 0, 1, ... 100 %.
+	Quantiles []float64 `json:"quantiles_ms"`
 }
 
 func (t *tally) report() report {
 	seconds := t.end.Sub(t.start).Seconds()
+	latency := percentiles(t.latencies)
 	return report{
 		OK:         len(t.latencies),
 		Errors:     t.errors,
 		Seconds:    seconds,
 		PerSecond:  float64(len(t.latencies)) / max(seconds, 1e-9),
-		Latency:    percentiles(t.latencies),
+		Latency:    latency,
 		FirstToken: percentiles(t.firsts),
 		Chunks:     t.chunks,
+		Quantiles:  quantiles(t.latencies),
 	}
 }
 
-// percentiles are by nearest rank.
+// quantiles are of sorted times.
+func quantiles(sorted []time.Duration) []float64 {
+	found := []float64{}
+	for part := 0; part <= 100 && len(sorted) > 0; part++ {
+		found = append(found, float64(sorted[part*(len(sorted)-1)/100])/float64(time.Millisecond))
+	}
+	return found
+}
+
+// percentiles are by nearest rank. It sorts the times.
 func percentiles(times []time.Duration) map[string]float64 {
 	if len(times) == 0 {
 		return map[string]float64{}
