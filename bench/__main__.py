@@ -106,7 +106,7 @@ def as_json(run: Run, options: Options, verdicts: Sequence[Verdict]) -> dict[str
     targets = [
         {
             "promise": verdict.target.promise,
-            "at_most": verdict.target.most,
+            "at_least" if verdict.target.at_least else "at_most": verdict.target.bound,
             "unit": verdict.target.unit,
             "measured": verdict.figure,
             "verdict": verdict.word.strip("*"),

@@ -109,6 +109,11 @@ def child(
             yield Running(name, process.pid, address, time.monotonic() - begun)
             if process.poll() is not None:
                 raise BenchError(f"{name} ended before its time:\n{tail()}")
+        except BenchError as error:
+            # What failed may have failed because of this server's end.
+            if process.poll() is not None and name not in str(error):
+                raise BenchError(f"{error}\n{name} has ended:\n{tail()}") from error
+            raise
         finally:
             end(process)
 

@@ -70,7 +70,7 @@ class Generators:
             "--call",
             f"{SERVICE}.{load.method}",
             "--binary-file",
-            str(_delimited(load.body)),
+            str(delimited(load.body)),
         ]
         command += ["--total", str(load.calls)]
         command += ["--concurrency", str(min(load.concurrency, load.calls))]
@@ -122,7 +122,7 @@ def _varint(value: int) -> bytes:
     return bytes([*groups, value])
 
 
-def _delimited(body: Path) -> Path:
+def delimited(body: Path) -> Path:
     """The message with its length before it: ghz reads a bare one so too, if it can."""
     path = body.with_suffix(".delimited")
     message = body.read_bytes()

@@ -74,3 +74,10 @@ class LeanClient:
         answer = await connection.done
         self._idle.append(connection)
         return answer
+
+    def close(self) -> None:
+        """Closes the connections that no call uses."""
+        for connection in self._idle:
+            if connection.transport is not None:
+                connection.transport.close()
+        self._idle.clear()

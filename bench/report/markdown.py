@@ -29,14 +29,12 @@ def table(rows: Table) -> str:
 
 def targets(verdicts: Sequence[Verdict]) -> str:
     """The table at the top."""
-    lines = ["| target | at most | measured | | remark |", "| --- | ---: | ---: | --- | --- |"]
+    lines = ["| target | bound | measured | | remark |", "| --- | ---: | ---: | --- | --- |"]
     for verdict in verdicts:
         target = verdict.target
-        found = "" if verdict.figure is None else f"{verdict.figure:.2f} {target.unit}"
-        lines.append(
-            f"| {target.promise} | {target.most:g} {target.unit} | {found} | {verdict.word} "
-            f"| {target.remark} |"
-        )
+        bound = f"{'≥' if target.at_least else '≤'} {target.bound:,g} {target.unit}"
+        found = "" if verdict.figure is None else f"{verdict.figure:,.2f} {target.unit}"
+        lines.append(f"| {target.promise} | {bound} | {found} | {verdict.word} | {target.remark} |")
     return "\n".join(lines)
 
 

@@ -1,6 +1,7 @@
 """One call to each server before it is measured: fast wrong answers are no result."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import grpc
 
@@ -13,6 +14,16 @@ _METADATA = (("authorization", f"Bearer {KEY}"),)
 _PATIENCE = 30.0
 
 
+@contextmanager
+def _stub(server: Running) -> Iterator[InferenceServiceStub]:
+    """Calls to the server; one that fails is a BenchError."""
+    with grpc.insecure_channel(server.address) as channel:
+        try:
+            yield InferenceServiceStub(channel)
+        except grpc.RpcError as error:
+            raise BenchError(f"{server.name}: {error}") from error
+
+
 def _expect(holds: bool, server: Running, what: str, got: object) -> None:
     if not holds:
         raise BenchError(f"{server.name}: expected {what}, got: {got}")
@@ -20,8 +31,7 @@ def _expect(holds: bool, server: Running, what: str, got: object) -> None:
 
 def check_route(server: Running, request: v1.RouteRequest, deployment: str = "bench-0") -> None:
     """Raises BenchError unless the decision names the deployment."""
-    with grpc.insecure_channel(server.address) as channel:
-        stub = InferenceServiceStub(channel)
+    with _stub(server) as stub:
         answer = stub.Route(request, timeout=_PATIENCE, metadata=_METADATA)
     _expect(answer.decision.deployment == deployment, server, deployment, answer)
 
@@ -34,8 +44,7 @@ def check_generate(
     tokens: int = 16,
 ) -> None:
     """Raises BenchError unless the answer has so many tokens after these attempts."""
-    with grpc.insecure_channel(server.address) as channel:
-        stub = InferenceServiceStub(channel)
+    with _stub(server) as stub:
         answer = stub.Generate(request, timeout=_PATIENCE, metadata=_METADATA)
     text = "".join(part.text for part in answer.message.parts)
     _expect(text == "token " * tokens, server, f"{tokens} tokens", answer)
@@ -48,9 +57,16 @@ def check_generate(
 
 def check_stream(server: Running, request: v1.GenerateRequest, tokens: int) -> None:
     """Raises BenchError unless the stream has a start, so many deltas and an end."""
-    with grpc.insecure_channel(server.address) as channel:
-        stub = InferenceServiceStub(channel)
+    with _stub(server) as stub:
         events = list(stub.StreamGenerate(request, timeout=_PATIENCE, metadata=_METADATA))
     kinds = [event.WhichOneof("event") for event in events]
     _expect(kinds == ["start", *["delta"] * tokens, "end"], server, f"{tokens} deltas", kinds)
     _expect(events[-1].end.usage.output_tokens == tokens, server, "usage", events[-1])
+
+
+def check_batch(server: Running, request: v1.BatchRouteRequest) -> None:
+    """Raises BenchError unless every result is a decision for bench-0."""
+    with _stub(server) as stub:
+        answer = stub.BatchRoute(request, timeout=_PATIENCE, metadata=_METADATA)
+    found = [result.response.decision.deployment for result in answer.results]
+    _expect(found == ["bench-0"] * len(request.requests), server, "decisions", set(found))
