@@ -24,6 +24,7 @@ from tests.support.router import (
     PATIENCE,
     Router,
     ask,
+    channel_to,
     detail,
     openai_at,
     reason,
@@ -172,10 +173,10 @@ async def test_a_body_over_the_bound_is_refused_without_being_held() -> None:
 async def test_a_50_mb_body_within_the_bound_is_read() -> None:
     text = "x" * (50 * 1024 * 1024)
     body = ANSWER.replace(b'"hi"', json.dumps(text).encode())
-    unbounded = [("grpc.max_receive_message_length", -1)]
+    unbounded = ("grpc.max_receive_message_length", -1)
     async with (
         routed([read_request, send(response(body, JSON))]) as (trunkline, _),
-        grpc.aio.insecure_channel(trunkline.address, options=unbounded) as channel,
+        channel_to(trunkline.address, unbounded) as channel,
     ):
         answer = await InferenceServiceStub(channel).Generate(ask(), timeout=PATIENCE)
     assert len(answer.message.parts[0].text) == len(text)

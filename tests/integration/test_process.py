@@ -12,7 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.support.ports import free_port
 from tests.support.process import RouterProcess, router_process
-from tests.support.router import PATIENCE, ask
+from tests.support.router import PATIENCE, ask, channel_to
 from trunkline import v1
 from trunkline.v1.inference_service_pb2_grpc import InferenceServiceStub
 
@@ -33,7 +33,7 @@ deployments:
 
 async def test_with_no_configuration_the_simulated_providers_serve_all_four_rpcs() -> None:
     async with router_process(env=NO_KEYS) as router:
-        async with grpc.aio.insecure_channel(router.address) as channel:
+        async with channel_to(router.address) as channel:
             stub = InferenceServiceStub(channel)
             answer = await stub.Generate(ask(model="sim-large"), timeout=PATIENCE)
             events = [
@@ -64,7 +64,7 @@ async def test_a_key_in_the_environment_is_a_configuration() -> None:
     env = {**NO_KEYS, "ANTHROPIC_API_KEY": "sk-made-up"}
     async with (
         router_process(env=env) as router,
-        grpc.aio.insecure_channel(router.address) as channel,
+        channel_to(router.address) as channel,
     ):
         request = v1.RouteRequest(
             model="claude-sonnet-4-5", input_tokens=100_000, max_output_tokens=1_000
@@ -111,8 +111,7 @@ class Load:
     async def _caller(self, number: int) -> None:
         request = ask(model="sim-openai/sim-large?latency_ms=30")
         # Of its own connection, so that workers share the load.
-        options = [("grpc.use_local_subchannel_pool", 1)]
-        async with grpc.aio.insecure_channel(self.address, options=options) as channel:
+        async with channel_to(self.address) as channel:
             stub = InferenceServiceStub(channel)
             while not self._stop.is_set():
                 try:
@@ -141,7 +140,7 @@ async def test_sigterm_says_not_serving_first_and_loses_no_call() -> None:
         load = Load(router.address)
         load.start(16)
         await load.reach(200)
-        async with grpc.aio.insecure_channel(router.address) as channel:
+        async with channel_to(router.address) as channel:
             watching = health_pb2_grpc.HealthStub(channel).Watch(HEALTH, timeout=PATIENCE)
             assert (await watching.read()).status == health_pb2.HealthCheckResponse.SERVING
             router.send(signal.SIGTERM)
@@ -159,7 +158,7 @@ async def test_sigterm_says_not_serving_first_and_loses_no_call() -> None:
 
 async def test_a_long_stream_outlives_sigterm() -> None:
     async with router_process(env=NO_KEYS) as router:
-        async with grpc.aio.insecure_channel(router.address) as channel:
+        async with channel_to(router.address) as channel:
             request = ask(model="sim-openai/sim-large?tokens=60&chunk_tokens=1&chunk_ms=40")
             call = InferenceServiceStub(channel).StreamGenerate(request, timeout=PATIENCE)
             events = aiter(call)
@@ -179,7 +178,7 @@ def write(path: Path, model: str) -> None:
 
 async def models_of(router: RouterProcess) -> str:
     """The version in force, by asking for a model of each name."""
-    async with grpc.aio.insecure_channel(router.address) as channel:
+    async with channel_to(router.address) as channel:
         stub = InferenceServiceStub(channel)
         for name in ("first", "second", "third"):
             call = stub.Route(v1.RouteRequest(model=name), timeout=PATIENCE)

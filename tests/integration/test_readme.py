@@ -342,7 +342,7 @@ async def test_the_log_never_holds_a_request_or_an_answer(served: RouterProcess)
     )
     answers: list[str] = []
     refusals: list[str] = []
-    async with grpc.aio.insecure_channel(served.address) as channel:
+    async with channel_to(served.address) as channel:
         stub = InferenceServiceStub(channel)
         for provider in ("sim-openai", "sim-anthropic", "sim-gemini"):
             for fault in ("large", *FAULTS):
@@ -357,7 +357,7 @@ async def test_the_log_never_holds_a_request_or_an_answer(served: RouterProcess)
                         refusals.append(str(error.details()))
     # A call that the router refuses itself is the last to be logged.
     with contextlib.suppress(grpc.aio.AioRpcError):
-        async with grpc.aio.insecure_channel(served.address) as channel:
+        async with channel_to(served.address) as channel:
             request.model = "no-such-model"
             await InferenceServiceStub(channel).Generate(request, timeout=PATIENCE)
     async with asyncio.timeout(PATIENCE), served.changed:

@@ -51,6 +51,16 @@ class Router:
         return self.registry.get_sample_value(name, labels) or 0.0
 
 
+def channel_to(address: str, *options: tuple[str, int]) -> grpc.aio.Channel:
+    """A channel with connections of its own.
+
+    Channels share them by address, and the kernel gives ports out again: the back-off of an
+    earlier test's server must not hold for this one's.
+    """
+    own = [("grpc.use_local_subchannel_pool", 1), *options]
+    return grpc.aio.insecure_channel(address, options=own)
+
+
 @asynccontextmanager
 async def router(
     config: str, /, *, env: Mapping[str, str] = ENVIRONMENT, **server: str | int
@@ -64,7 +74,7 @@ async def router(
     worker = Worker(settings, book, registry)
     port = await worker.start()
     address = f"127.0.0.1:{port}"
-    async with grpc.aio.insecure_channel(address) as channel:
+    async with channel_to(address) as channel:
         yield Router(worker, address, channel, registry)
     await worker.drain(notice=0.0)
 

@@ -20,6 +20,10 @@ async def connect(request: pytest.FixtureRequest) -> AsyncIterator[Callable[...,
     opened: list[ClientDriver] = []
 
     def open_client(target: str, **options: Any) -> ClientDriver:
+        # Channels share connections by address, and the kernel gives ports out again: the
+        # back-off of an earlier test's server must not hold for this one's.
+        own = {"grpc.use_local_subchannel_pool": 1, **options.pop("channel_options", {})}
+        options["channel_options"] = own
         opened.append(DRIVERS[request.param](target, **options))
         return opened[-1]
 
