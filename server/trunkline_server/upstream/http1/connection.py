@@ -9,9 +9,11 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 from trunkline_server.upstream.http1.exchange import Exchange, Fault
 
 # What a response's head may be: status line and fields together, and how many fields. The
-# same bounds what stands between two pieces of a body: chunk extensions and trailers.
+# same bounds each trailer.
 _MAX_HEAD_BYTES = 32 * 1024
 _MAX_FIELDS = 256
+# How much is parsed at a time. Of chunk extensions and trailers, less than twice this passes.
+_PART_BYTES = 16 * 1024
 # Interim responses cost little and are bounded in time by the header timeout.
 _MAX_INTERIM = 10_000
 # Smaller bodies leave together with their head, at the price of a copy.
@@ -48,12 +50,12 @@ class Connection(asyncio.Protocol):
     """Belongs to its pool or, between `begin` and the end of the response, to an exchange."""
 
     __slots__ = (
+        "_bare_bytes",
         "_due",
         "_early",
         "_exchange",
         "_fields",
         "_gone",
-        "_head_bytes",
         "_idle_seconds",
         "_interim",
         "_keep",
@@ -61,7 +63,6 @@ class Connection(asyncio.Protocol):
         "_owner",
         "_parser",
         "_paused",
-        "_quiet_bytes",
         "_timer",
         "_transport",
         "_used",
@@ -82,12 +83,12 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         # What the peer said before it was asked.
         self._early = b""
-        # The head that is being received: its bytes and fields, the interim responses before
-        # it, the bytes since a piece of the body, whether the connection may be kept.
-        self._head_bytes = 0
+        # Of the response that is being received: the bytes since its start or since the last
+        # piece of its body, its fields, the interim responses before it, and whether the
+        # connection may be kept.
+        self._bare_bytes = 0
         self._fields = 0
         self._interim = 0
-        self._quiet_bytes = 0
         self._keep = False
 
     # What the client and the pool ask for.
@@ -109,7 +110,7 @@ class Connection(asyncio.Protocol):
             return
         self._exchange = exchange
         self._used = True
-        self._head_bytes = self._fields = self._interim = self._quiet_bytes = 0
+        self._bare_bytes = self._fields = self._interim = 0
         self._expire_at(now + header_timeout)
         if len(body) > _JOIN_BYTES:
             transport.write(head)
@@ -168,13 +169,14 @@ class Connection(asyncio.Protocol):
         if exchange is None or parser is None:
             self._unasked(data)
             return
-        exchange.heard = True
         try:
-            if exchange.status:
-                self._quiet_bytes += len(data)
-                parser.feed_data(data)
-            else:
-                self._feed_head(exchange, parser, data)
+            if not exchange.heard:
+                exchange.heard = True
+                # No letter but H begins a response; the parser would pass over blank lines
+                # and take the responses of other protocols.
+                if data[0] != 0x48:
+                    raise HttpParserError
+            self._feed(exchange, parser, data)
         except (HttpParserError, HttpParserUpgrade):
             # After the end of the response it is what follows that is wrong.
             self._keep = False
@@ -183,8 +185,6 @@ class Connection(asyncio.Protocol):
                 return
         if exchange.complete:
             self._finish(exchange)
-        elif self._quiet_bytes > _MAX_HEAD_BYTES:
-            self.fail(Fault.MALFORMED)
 
     def eof_received(self) -> None:
         """The peer will send no more; returning nothing lets the transport close."""
@@ -214,9 +214,14 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         exchange = self._exchange
-        if exchange is None or exchange.status:
-            return  # A trailer; none is of use.
+        if exchange is None:
+            raise _Unwanted
         self._fields += 1
+        if exchange.status:
+            # A trailer; none is of use.
+            if self._fields > _MAX_FIELDS or len(name) + len(value) > _MAX_HEAD_BYTES:
+                raise _Unwanted
+            return
         if self._fields > _MAX_FIELDS:
             exchange.fault = Fault.TOO_LARGE
             raise _Unwanted
@@ -242,7 +247,9 @@ class Connection(asyncio.Protocol):
         self._keep = parser.should_keep_alive()
         if status in {204, 304}:
             # A 204 that announces a body may well send it.
-            if status == 204 and ("content-length" in headers or "transfer-encoding" in headers):
+            if status == 204 and (
+                headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+            ):
                 self._keep = False
         elif "transfer-encoding" in headers:
             if headers["transfer-encoding"].lower() != "chunked":
@@ -252,6 +259,7 @@ class Connection(asyncio.Protocol):
         else:
             exchange.until_close = "content-length" not in headers
         self._due = math.inf
+        self._bare_bytes = 0
         exchange.status = status
         exchange.begin_body()
         if exchange.fault is not None:
@@ -261,7 +269,7 @@ class Connection(asyncio.Protocol):
         exchange = self._exchange
         if exchange is None:
             raise _Unwanted
-        self._quiet_bytes = 0
+        self._bare_bytes = 0
         if not exchange.take_in(block) and not self._paused and self._transport is not None:
             self._paused = True
             self._transport.pause_reading()
@@ -279,7 +287,7 @@ class Connection(asyncio.Protocol):
         self._interim += 1
         if self._interim > _MAX_INTERIM:
             raise _Unwanted
-        self._head_bytes = 0
+        self._bare_bytes = 0
         self._fields = 0
 
     # The rest is its own.
@@ -291,22 +299,32 @@ class Connection(asyncio.Protocol):
         if self._used or len(self._early) > _MAX_HEAD_BYTES:
             self.fail(Fault.MALFORMED)
 
-    def _feed_head(self, exchange: Exchange, parser: HttpResponseParser, data: bytes) -> None:
-        # No letter but H begins a response; the parser would pass over blank lines and take
-        # the responses of other protocols.
-        if self._head_bytes == 0 and data[0] != 0x48:
-            raise HttpParserError
-        rest = memoryview(data)
-        while not exchange.status and rest:
-            part = rest[: _MAX_HEAD_BYTES - self._head_bytes]
-            rest = rest[len(part) :]
-            self._head_bytes += len(part)
+    def _feed(self, exchange: Exchange, parser: HttpResponseParser, data: bytes) -> None:
+        """Parses what came, in parts so small that nothing without end is taken in."""
+        size = len(data)
+        if size <= _PART_BYTES and self._bare_bytes + size < _MAX_HEAD_BYTES:
+            self._bare_bytes += size
+            parser.feed_data(data)
+            if not (exchange.status or self._bare_bytes):
+                self._bare_bytes = size
+            return
+        view = memoryview(data)
+        while view:
+            room = _PART_BYTES if exchange.status else _MAX_HEAD_BYTES - self._bare_bytes
+            part = view[: min(room, _PART_BYTES)]
+            view = view[len(part) :]
+            self._bare_bytes += len(part)
             parser.feed_data(part)
-            if self._head_bytes >= _MAX_HEAD_BYTES and not exchange.status:
+            if exchange.status:
+                if self._bare_bytes >= _PART_BYTES:
+                    raise HttpParserError
+                continue
+            # An interim response ended somewhere in this part. How much of the part belongs
+            # to the next response is not known: all of it counts.
+            self._bare_bytes = self._bare_bytes or len(part)
+            if self._bare_bytes >= _MAX_HEAD_BYTES:
                 exchange.fault = Fault.TOO_LARGE
                 raise HttpParserError
-        if rest:
-            parser.feed_data(rest)
 
     def _finish(self, exchange: Exchange) -> None:
         """The response is whole."""

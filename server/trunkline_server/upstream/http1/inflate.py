@@ -8,7 +8,7 @@ _PIECE = 64 * 1024
 _GZIP = 16 + zlib.MAX_WBITS
 # What content-encoding says when the body is as it is.
 _PLAIN = frozenset({"", "identity"})
-_PACKED = frozenset({"gzip", "x-gzip", "deflate"})
+_PACKED = frozenset({"gzip", "deflate"})
 
 
 class InflateError(Exception):
