@@ -27,6 +27,7 @@ import os  # noqa: E402
 import platform  # noqa: E402
 import sys  # noqa: E402
 import tempfile  # noqa: E402
+from collections.abc import Collection, Mapping  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
@@ -64,7 +65,7 @@ def main() -> int:
     if update:
         allowed = {name: _allow(name, count) for name, count in counts.items()}
         ALLOWED.write_text(json.dumps({"python": python, "allowed": allowed}, indent=2) + "\n")
-    return judge(counts, json.loads(ALLOWED.read_text()), python)
+    return judge(counts, json.loads(ALLOWED.read_text()), python, skipped)
 
 
 def measure() -> tuple[dict[str, float], dict[str, str]]:
@@ -87,8 +88,14 @@ def _allow(name: str, count: float) -> float:
     return round(max(count * headroom, least), 1)
 
 
-def judge(counts: dict[str, float], known: dict[str, Any], python: str) -> int:
-    """Prints every count beside its allowed figure; returns the exit code."""
+def judge(
+    counts: Mapping[str, float],
+    known: Mapping[str, Any],
+    python: str,
+    skipped: Collection[str] = (),
+) -> int:
+    """Prints every count beside its allowed figure; returns the exit code. What is allowed and
+    neither counted nor skipped for a known reason fails too."""
     failed = False
     print("| count | measured | allowed | |\n| --- | ---: | ---: | --- |")
     for name, count in counts.items():
@@ -103,6 +110,9 @@ def judge(counts: dict[str, float], known: dict[str, Any], python: str) -> int:
             low = count < _SLACK * allowed and name not in _VARYING
             word = "ok; the allowed figure can be lowered" if low else "ok"
         print(f"| {name} | {count:,.1f} | {allowed or 0:,.1f} | {word} |")
+    for name in known["allowed"].keys() - counts.keys() - set(skipped):
+        print(f"| {name} | | {known['allowed'][name]:,.1f} | **was not counted** |")
+        failed = True
     return 1 if failed else 0
 
 

@@ -114,7 +114,8 @@ def _forward_aiohttp(material: Material) -> Handlers:
     async def post(body: bytes) -> bytes:
         nonlocal session
         if session is None:
-            session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+            connector = aiohttp.TCPConnector(limit=0)
+            session = aiohttp.ClientSession(connector=connector, raise_for_status=True)
         async with session.post(url, data=body, headers=headers) as answer:
             return await answer.read()
 

@@ -41,11 +41,15 @@ class _Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """Called by the parser."""
-        body = b"".join(self._body)
+        body, status = b"".join(self._body), self._parser.get_status_code()
         self._body.clear()
         self._parser = httptools.HttpResponseParser(self)
-        if self.done is not None and not self.done.done():
+        if self.done is None or self.done.done():
+            return
+        if status == 200:
             self.done.set_result(body)
+        else:
+            self.done.set_exception(ConnectionError(f"the upstream answered {status}"))
 
 
 class LeanClient:

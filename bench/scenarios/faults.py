@@ -3,8 +3,8 @@
 from contextlib import ExitStack
 
 from bench.common.child import BenchError
-from bench.common.compare import Case, Measured, compare
-from bench.common.load import Load
+from bench.common.compare import Case, compare
+from bench.common.load import Load, Outcome
 from bench.configs import BEARER, Setup
 from bench.payloads import generate_request
 from bench.scenarios.base import Result, Scenario, Table, comparison
@@ -50,19 +50,28 @@ def hedge(bench: Bench) -> Result:
         headers=BEARER,
         rate=200.0,
     )
-    send = bench.generators.send_grpc
+    sent: dict[str, int] = {}
     with ExitStack() as stack:
-        plain = stack.enter_context(bench.router(Setup(deployments=slow)))
-        hedged = stack.enter_context(bench.router(Setup(deployments=slow, hedge=hedging)))
-        measured: dict[str, Measured] = {}
-        sent: dict[str, int] = {}
-        for name, server in (("without hedging", plain), ("with hedging", hedged)):
-            before = bench.upstream_stats()["requests"]
-            case = Case(name, server, send, load)
-            measured |= compare([case], bench.options.rounds_of(3))
-            sent[name] = bench.upstream_stats()["requests"] - before
+
+        def case(name: str, setup: Setup) -> Case:
+            server = stack.enter_context(bench.router(setup))
+            sent[name] = 0
+
+            def send(address: str, load: Load) -> Outcome:
+                before = bench.upstream_stats()["requests"]
+                outcome = bench.generators.send_grpc(address, load)
+                sent[name] += bench.upstream_stats()["requests"] - before
+                return outcome
+
+            return Case(name, server, send, load)
+
+        cases = [
+            case("without hedging", Setup(deployments=slow)),
+            case("with hedging", Setup(deployments=slow, hedge=hedging)),
+        ]
+        measured = compare(cases, bench.options.rounds)
     table, figures = comparison(measured, [])
-    calls = bench.options.rounds_of(3) * load.calls + max(load.calls // 5, 1)
+    calls = bench.options.rounds * load.calls + max(load.calls // 5, 1)
     attempts = Table(
         ["case", "p95 ms", "upstream calls per 1,000"],
         [
