@@ -96,7 +96,7 @@ def measure(chosen: Sequence[Scenario], options: Options, output: Path) -> int:
     verdicts = judge(run.figures)
     report = markdown.write(output, run, verdicts)
     (output / "results.json").write_text(json.dumps(as_json(run, options, verdicts), indent=1))
-    say(markdown.targets(verdicts))
+    say(markdown.targets([verdict for verdict in verdicts if verdict.figure is not None]))
     say(f"report: {report}")
     return 1 if failed else 0
 

@@ -3,6 +3,7 @@
 import re
 import subprocess
 from contextlib import ExitStack
+from dataclasses import replace
 
 from bench.common import tools
 from bench.common.child import BenchError
@@ -15,28 +16,52 @@ from bench.payloads import route_request
 from bench.scenarios.base import Result, Scenario, Table, comparison
 from bench.scenarios.unary import ON
 from bench.subjects import Bench
+from trunkline import v1
+
+
+_BATCH = 200
 
 
 def deployments(bench: Bench) -> Result:
-    """Route as the table grows."""
-    body = bench.file("route.bin", route_request().SerializeToString())
-    load = Load(calls=bench.options.calls(4_000), body=body, method="Route", headers=BEARER)
+    """Decisions as the table grows: one by one with their candidates, and in batches without."""
+    route = Load(
+        calls=bench.options.calls(4_000),
+        body=bench.file("route.bin", route_request().SerializeToString()),
+        method="Route",
+        headers=BEARER,
+    )
+    requests = v1.BatchRouteRequest(requests=[route_request()] * _BATCH)
+    batch = Load(
+        calls=bench.options.calls(200),
+        body=bench.file("batch.bin", requests.SerializeToString()),
+        method="BatchRoute",
+        headers=BEARER,
+        concurrency=8,
+    )
+    send = bench.generators.send_grpc
     ready: dict[str, float] = {}
+    singly, together = [], []
     with ExitStack() as stack:
-        cases = []
         for count in (10, 100, 1_000, 10_000):
             setup = Setup(deployments=("",) * count, strategy="balanced")
             server = stack.enter_context(bench.router(setup))
             name = f"{count:,} deployments"
             ready[name] = server.seconds_to_ready
-            cases.append(Case(name, server, bench.generators.send_ghz, load))
-        measured = compare(cases, bench.options.rounds_of(3))
-    table, figures = comparison(measured, ["10 deployments"])
+            singly.append(Case(name, server, send, route))
+            together.append(Case(name, server, send, batch, _BATCH))
+        with_candidates = compare(singly, bench.options.rounds_of(3))
+        without = compare(together, bench.options.rounds_of(3))
+    explained, figures = comparison(with_candidates, ["10 deployments"])
+    bare, decisions = comparison(without, ["10 deployments"], "decision")
     started = Table(
         ["case", "start to ready s"], [[name, f"{seconds:.2f}"] for name, seconds in ready.items()]
     )
-    figures["seconds_to_ready"] = ready
-    return Result([table, started], figures)
+    tables = [
+        replace(explained, caption="Route, which lists its candidates"),
+        replace(bare, caption=f"BatchRoute of {_BATCH}, without candidates"),
+        started,
+    ]
+    return Result(tables, figures | {"batch": decisions, "seconds_to_ready": ready})
 
 
 def startup(bench: Bench) -> Result:
@@ -93,9 +118,9 @@ SCENARIOS = (
     ),
     Scenario(
         name="deployments",
-        title="Route: 10 to 10,000 deployments",
+        title="Route and BatchRoute: 10 to 10,000 deployments",
         config="one model with all deployments, strategy balanced",
-        payload="as route",
+        payload="as route; batches of 200 of it",
         expected="every call OK",
         run=deployments,
     ),
