@@ -1,7 +1,9 @@
 """What the tests of upstream clients share: requests, and calls that must fail."""
 
 import asyncio
-from collections.abc import Awaitable
+import socket
+from collections.abc import Awaitable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -88,6 +90,27 @@ async def gather_chunks(stream: HttpStream) -> bytes:
 
 async def open_and_gather(client: HttpClient, request: HttpRequest) -> bytes:
     return await gather_chunks(await client.open(request))
+
+
+@contextmanager
+def silent_port() -> Iterator[int]:
+    """A port whose queue of connections is full, so that the kernel ignores new ones."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        port: int = listener.getsockname()[1]
+        # The kernel rounds the queue's length up; the first to wait finds it full.
+        for _ in range(16):
+            filler = stack.enter_context(socket.socket())
+            filler.settimeout(0.05)
+            try:
+                filler.connect(("127.0.0.1", port))
+            except TimeoutError:
+                break
+        else:
+            pytest.skip("this kernel has no end to its queue of connections")
+        yield port
 
 
 # The two ways to a whole body, and those with the way to a streamed one.

@@ -3,7 +3,6 @@
 import asyncio
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack
 
 import pytest
 
@@ -13,6 +12,7 @@ from tests.adversity.upstream.calls import (
     open_files,
     post,
     refused,
+    silent_port,
     soon,
 )
 from tests.adversity.upstream.conftest import MakeClient
@@ -30,24 +30,9 @@ from trunkline_server.errors import UpstreamError
 from trunkline_server.upstream.http import HttpClient
 
 
-@pytest.fixture
-def silent_port() -> Iterator[int]:
-    """A port whose queue of connections is full, so that the kernel ignores new ones."""
-    with ExitStack() as stack:
-        listener = stack.enter_context(socket.socket())
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        port: int = listener.getsockname()[1]
-        # The kernel rounds the queue's length up; the first to wait finds it full.
-        for _ in range(16):
-            filler = stack.enter_context(socket.socket())
-            filler.settimeout(0.05)
-            try:
-                filler.connect(("127.0.0.1", port))
-            except TimeoutError:
-                break
-        else:
-            pytest.skip("this kernel has no end to its queue of connections")
+@pytest.fixture(name="silent_port")
+def _silent_port() -> Iterator[int]:
+    with silent_port() as port:
         yield port
 
 

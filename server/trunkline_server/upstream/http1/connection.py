@@ -21,6 +21,18 @@ _JOIN_BYTES = 64 * 1024
 
 _VERSIONS = frozenset({"1.1", "1.0"})
 
+# Field names as they come and as they are handed on. Vendors use few; whoever sends ever new
+# ones fills no more than this.
+_MAX_NAMES = 1024
+_names: dict[bytes, str] = {}
+
+
+def _learn(name: bytes) -> str:
+    lower = name.decode("latin-1").lower()
+    if len(_names) < _MAX_NAMES and len(name) < 100:
+        _names[name] = lower
+    return lower
+
 
 class Owner(Protocol):
     """The pool that a connection belongs to."""
@@ -63,6 +75,7 @@ class Connection(asyncio.Protocol):
         "_owner",
         "_parser",
         "_paused",
+        "_rings_at",
         "_timer",
         "_transport",
         "_used",
@@ -80,6 +93,7 @@ class Connection(asyncio.Protocol):
         self._gone = False
         self._paused = False
         self._due = math.inf
+        self._rings_at = math.inf
         self._timer: asyncio.TimerHandle | None = None
         # What the peer said before it was asked.
         self._early = b""
@@ -225,7 +239,7 @@ class Connection(asyncio.Protocol):
         if self._fields > _MAX_FIELDS:
             exchange.fault = Fault.TOO_LARGE
             raise _Unwanted
-        key = name.decode("latin-1").lower()
+        key = _names.get(name) or _learn(name)
         text = value.rstrip().decode("latin-1")
         if key == "transfer-encoding" and key in exchange.headers:
             text = f"{exchange.headers[key]}, {text}"
@@ -347,21 +361,23 @@ class Connection(asyncio.Protocol):
 
     def _expire_at(self, due: float) -> None:
         self._due = due
-        timer = self._timer
-        if timer is None or due < timer.when():
-            if timer is not None:
-                timer.cancel()
-            self._timer = self._loop.call_at(due, self._ring)
+        if due < self._rings_at:
+            self._stop_timer()
+            self._set_timer(due)
 
     def _ring(self) -> None:
-        self._timer = None
-        if self._loop.time() < self._due:
-            if self._due < math.inf:
-                self._timer = self._loop.call_at(self._due, self._ring)
-        else:
+        self._stop_timer()
+        if self._loop.time() >= self._due:
             self.fail(Fault.TIMED_OUT)
+        elif self._due < math.inf:
+            self._set_timer(self._due)
+
+    def _set_timer(self, due: float) -> None:
+        self._rings_at = due
+        self._timer = self._loop.call_at(due, self._ring)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+            self._rings_at = math.inf
