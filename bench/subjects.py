@@ -26,10 +26,6 @@ class Options:
         """So many calls, scaled."""
         return max(round(count * self.scale), least)
 
-    def rounds_of(self, count: int) -> int:
-        """At most so many rounds."""
-        return min(self.rounds, count)
-
 
 @dataclass(frozen=True, slots=True)
 class Bench:

@@ -1,5 +1,6 @@
 """The report as Markdown: targets first, then what they rest on."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,7 @@ def write(folder: Path, run: Run, verdicts: Sequence[Verdict]) -> Path:
     parts += ["## Targets", targets(verdicts)]
     for scenario, result in run.results.items():
         parts += _section(folder, scenario, result)
+    parts += _soaked(folder)
     if run.skipped:
         parts.append("## Not run")
         parts.append("\n".join(f"- `{each.name}`: {why}" for each, why in run.skipped.items()))
@@ -71,6 +73,21 @@ def write(folder: Path, run: Run, verdicts: Sequence[Verdict]) -> Path:
     path = folder / "REPORT.md"
     path.write_text("\n\n".join(parts) + "\n")
     return path
+
+
+def _soaked(folder: Path) -> list[str]:
+    """What the last soak in the same folder found, if there was one."""
+    path = folder / "soak.json"
+    if not path.is_file():
+        return []
+    soak = json.loads(path.read_text())
+    last, commit = soak["moments"][-1], soak["machine"]["commit"]
+    return [
+        "## Soak",
+        f"`make bench-soak`, at commit {commit}: {last['calls']:,} calls to one worker, "
+        f"{last['resident_mb']:.0f} MB at the end, {soak['growth']:.3f} of that after a tenth.",
+        "![Memory of one worker](soak.svg)",
+    ]
 
 
 def _section(folder: Path, scenario: Scenario, result: Result) -> list[str]:

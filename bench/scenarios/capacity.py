@@ -49,7 +49,7 @@ def workers(bench: Bench) -> Result:
 
         quiet = send(servers[1].address, at(_QUIET))
         tried = {
-            share: compare([Case(_ONE, servers[1], send, at(share))], bench.options.rounds_of(3))
+            share: compare([Case(_ONE, servers[1], send, at(share))], bench.options.rounds)
             for share in _TRIED
         }
     table, figures = comparison(measured, [_ONE])

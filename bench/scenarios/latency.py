@@ -43,7 +43,7 @@ def rates(bench: Bench) -> Result:
         router = stack.enter_context(bench.router(Setup()))
         floor = stack.enter_context(bench.floor("forward", body=chat_json()))
         send = bench.generators.send_grpc
-        whole = compare([Case(ON, router, send, load)], bench.options.rounds_of(3))[ON]
+        whole = compare([Case(ON, router, send, load)], bench.options.rounds)[ON]
         saturation = whole.per_second.median
         for share in (0.25, _HALF, 0.9) if bench.options.quick else _SHARES:
             rate = saturation * share
@@ -164,7 +164,9 @@ def trace(bench: Bench) -> Result:
             ]
         )
     columns = ["case", "calls/s", "chunks/s", "first token p50 ms", "p99 ms", "whole p50 ms", "p99"]
-    note = "The upstream thinks for 20 ms, then writes the recorded number of tokens at once."
+    note = (
+        "The upstream thinks for 20 ms, then writes the recorded number of tokens at once. One run."
+    )
     return Result([Table(columns, rows)], figures, notes=[note])
 
 

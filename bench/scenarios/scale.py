@@ -18,7 +18,6 @@ from bench.scenarios.unary import ON
 from bench.subjects import Bench
 from trunkline import v1
 
-
 _BATCH = 200
 
 
@@ -49,8 +48,8 @@ def deployments(bench: Bench) -> Result:
             ready[name] = server.seconds_to_ready
             singly.append(Case(name, server, send, route))
             together.append(Case(name, server, send, batch, _BATCH))
-        with_candidates = compare(singly, bench.options.rounds_of(3))
-        without = compare(together, bench.options.rounds_of(3))
+        with_candidates = compare(singly, bench.options.rounds)
+        without = compare(together, bench.options.rounds)
     explained, figures = comparison(with_candidates, ["10 deployments"])
     bare, decisions = comparison(without, ["10 deployments"], "decision")
     started = Table(

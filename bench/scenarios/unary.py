@@ -93,7 +93,7 @@ def prompts(bench: Bench) -> Result:
         with ExitStack() as stack:
             cases = generate_cases(bench, stack, size, calls)
             kept = [case for case in cases if "aiohttp" not in case.name and case.name != OFF]
-            measured = compare(kept, bench.options.rounds_of(3))
+            measured = compare(kept, bench.options.rounds)
         bases = ["bare pass-through, httptools", "bare translation, httptools"]
         table, found = comparison(measured, bases)
         tables.append(Table(table.columns, table.rows, f"Prompt of {size // 1024} KiB"))
