@@ -186,8 +186,11 @@ def streams(bench: Bench) -> Result:
         log_x=True,
         log_y=False,
     )
-    note = f"{_BEGUN:.0f} streams begin in a second, and none ends before all are open. Each row is one run."
-    return Result([Table(columns, rows)], figures, [plot], [note])
+    notes = [
+        f"{_BEGUN:.0f} streams begin in a second, and none ends before all are open.",
+        "Each row is one run.",
+    ]
+    return Result([Table(columns, rows)], figures, [plot], notes)
 
 
 SCENARIOS = (
