@@ -27,6 +27,7 @@ from tests.support.router import (
     ENVIRONMENT,
     PATIENCE,
     ask,
+    channel_to,
     openai_at,
     price_book,
     reason,
