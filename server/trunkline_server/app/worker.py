@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from dataclasses import replace
 from functools import partial
 
 import structlog
@@ -113,12 +114,8 @@ class Worker:
         self._servicer.default_deadline = settings.server.default_deadline
         self._metrics.reloads.labels("ok").inc()
         self._log.info("configuration reloaded", snapshot=table.snapshot.version)
-        if server_options(before.server) != server_options(settings.server) or (
-            before.telemetry != settings.telemetry
-            or (before.server.listen, before.server.ops_listen, before.server.workers)
-            != (settings.server.listen, settings.server.ops_listen, settings.server.workers)
-        ):
-            self._log.warning("some changes of server and telemetry need a restart")
+        if _fixed(before) != _fixed(settings):
+            self._log.warning("some changes need a restart; see the README for which")
 
     def nothing_to_reload(self) -> None:
         """Notes that there is no file to read again."""
@@ -172,3 +169,12 @@ class Worker:
         # Sending the last spans waits for the collector.
         await asyncio.to_thread(self._close_observer)
         self._log.info("stopped")
+
+
+def _fixed(settings: Settings) -> tuple[object, ...]:
+    """What a running process cannot change."""
+    return (
+        replace(settings.server, max_concurrent_calls=0, default_deadline=0.0, drain_timeout=0.0),
+        settings.telemetry,
+        settings.routing.retry_budget,
+    )

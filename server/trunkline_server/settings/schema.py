@@ -76,7 +76,7 @@ class ServerSettings:
     min_ping_interval: Annotated[float, read.duration(0)] = 10.0
     # How long calls may still run when the server is told to stop.
     drain_timeout: Annotated[float, read.duration(0)] = 30.0
-    # The time a call gets whose caller sets no deadline.
+    # The most time that a call gets, whatever deadline its caller sets.
     default_deadline: Annotated[float, read.duration(0.001)] = 600.0
     # Whether gRPC reflection describes the services to callers.
     reflection: Annotated[bool, read.boolean] = True

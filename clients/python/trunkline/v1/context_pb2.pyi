@@ -80,8 +80,8 @@ Global___CacheStatus: _TypeAlias = CacheStatus  # noqa: Y015
 
 @_typing.final
 class CallContext(_message.Message):
-    """CallContext says on whose behalf a call is made. It is recorded, never sent to a vendor,
-    except user_id where the provider is configured to receive it.
+    """CallContext says on whose behalf a call is made. It is never sent to a vendor, except
+    user_id where the provider is configured to receive it.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

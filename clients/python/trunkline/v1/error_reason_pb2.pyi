@@ -37,7 +37,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
               "metadata": {"key": "team-a", "model": "gpt-5", "rule": "keys[team-a].models"}}
     """
     ERROR_REASON_RATE_LIMIT: _ErrorReason.ValueType  # 3
-    """RESOURCE_EXHAUSTED, with RetryInfo. Too many calls or tokens for now.
+    """RESOURCE_EXHAUSTED, with RetryInfo where a pause is known. Too many calls or tokens for
+    now.
     Example: {"reason": "ERROR_REASON_RATE_LIMIT", "domain": "trunkline",
               "metadata": {"scope": "provider", "provider": "openai"}}
     """
@@ -48,7 +49,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
               "metadata": {"scope": "provider", "provider": "openai"}}
     """
     ERROR_REASON_INVALID_REQUEST: _ErrorReason.ValueType  # 5
-    """INVALID_ARGUMENT, with BadRequest. The request is wrong; each violation names its field.
+    """INVALID_ARGUMENT, with BadRequest where the field is known. The request is wrong; each
+    violation names its field.
     Example: {"reason": "ERROR_REASON_INVALID_REQUEST", "domain": "trunkline",
               "metadata": {"field": "config.temperature"}}
     """
@@ -144,7 +146,8 @@ Example: {"reason": "ERROR_REASON_AUTHORIZATION", "domain": "trunkline",
           "metadata": {"key": "team-a", "model": "gpt-5", "rule": "keys[team-a].models"}}
 """
 ERROR_REASON_RATE_LIMIT: ErrorReason.ValueType  # 3
-"""RESOURCE_EXHAUSTED, with RetryInfo. Too many calls or tokens for now.
+"""RESOURCE_EXHAUSTED, with RetryInfo where a pause is known. Too many calls or tokens for
+now.
 Example: {"reason": "ERROR_REASON_RATE_LIMIT", "domain": "trunkline",
           "metadata": {"scope": "provider", "provider": "openai"}}
 """
@@ -155,7 +158,8 @@ Example: {"reason": "ERROR_REASON_QUOTA_EXCEEDED", "domain": "trunkline",
           "metadata": {"scope": "provider", "provider": "openai"}}
 """
 ERROR_REASON_INVALID_REQUEST: ErrorReason.ValueType  # 5
-"""INVALID_ARGUMENT, with BadRequest. The request is wrong; each violation names its field.
+"""INVALID_ARGUMENT, with BadRequest where the field is known. The request is wrong; each
+violation names its field.
 Example: {"reason": "ERROR_REASON_INVALID_REQUEST", "domain": "trunkline",
           "metadata": {"field": "config.temperature"}}
 """

@@ -292,7 +292,9 @@ class Decision(_message.Message):
     """How many candidates there were."""
     @_builtins.property
     def estimated_cost(self) -> _usage_pb2.Cost:
-        """What the request is expected to cost there at most; always estimated."""
+        """What the request is expected to cost there at most; always estimated. An answer whose
+        length has no limit counts as no output.
+        """
 
     @_builtins.property
     def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Candidate]:
