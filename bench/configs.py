@@ -60,14 +60,7 @@ def router_config(upstream: str, setup: Setup) -> str:
         },
         "deployments": [
             *(
-                {
-                    "name": f"bench-{index}",
-                    "provider": providers[knobs],
-                    "model": "bench",
-                    "priority": index,
-                    "capabilities": _CHAT,
-                    "price": _PRICE,
-                }
+                _deployment(index, providers[knobs])
                 for index, knobs in enumerate(setup.deployments)
             ),
             {
@@ -99,6 +92,17 @@ def router_config(upstream: str, setup: Setup) -> str:
         config["server"]["tls"] = {"cert": str(cert), "key": str(key)}
     # JSON is YAML.
     return json.dumps(config, indent=1)
+
+
+def _deployment(index: int, provider: str) -> dict[str, Any]:
+    return {
+        "name": f"bench-{index}",
+        "provider": provider,
+        "model": "bench",
+        "priority": index,
+        "capabilities": _CHAT,
+        "price": _PRICE,
+    }
 
 
 def _provider(upstream: str, knobs: str) -> dict[str, str]:

@@ -66,7 +66,7 @@ def install(package: Package) -> str | None:
             return f"{command[0]} took longer than {_WITHIN:.0f} s"
         if run.returncode != 0:
             lines = [line.strip() for line in run.stderr.splitlines() if line.strip()]
-            return f"{command[0]}: {lines[-1] if lines else 'failed'}"
+            return f"{command[0]}: {' '.join(lines[-2:]) or 'failed'}"
     return None
 
 

@@ -5,7 +5,7 @@ import csv
 import gzip
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
@@ -118,16 +118,8 @@ def trace(bench: Bench) -> Result:
     rows, figures = [], {}
     for speed in _SPEEDS:
         calls = list(islice(_recorded(path), bench.options.calls(2_000)))
-        begun = calls[0][0]
-        lines = []
-        for moment, prompt, answer in calls:
-            model = f"any/bench:tokens={answer},latency=20ms"
-            message = generate_request(model, prompt * _BYTES_PER_TOKEN).SerializeToString()
-            due = (moment - begun).total_seconds() * 1000 / speed
-            text = base64.b64encode(message).decode()
-            lines.append(json.dumps({"at_ms": due, "body_base64": text}))
-        replay = bench.file("trace.jsonl", "\n".join(lines).encode())
-        length = (calls[-1][0] - begun).total_seconds() / speed
+        replay = bench.file("trace.jsonl", _replay(calls, speed))
+        length = (calls[-1][0] - calls[0][0]).total_seconds() / speed
         load = Load(
             calls=len(calls),
             body=replay,
@@ -138,11 +130,8 @@ def trace(bench: Bench) -> Result:
             stream=True,
         )
 
-        def send(address: str, load: Load) -> Any:
-            return bench.generators.replay(address, load.body, load)
-
         with bench.router(Setup()) as router:
-            outcome = send(router.address, load)
+            outcome = bench.generators.replay(router.address, replay, load)
         if outcome.ok != len(calls) or outcome.chunks != sum(answer for _, _, answer in calls):
             raise BenchError(
                 f"{outcome.ok} of {len(calls)} calls, {outcome.chunks} chunks: {outcome.errors}"
@@ -168,6 +157,18 @@ def trace(bench: Bench) -> Result:
         "The upstream thinks for 20 ms, then writes the recorded number of tokens at once. One run."
     )
     return Result([Table(columns, rows)], figures, notes=[note])
+
+
+def _replay(calls: Sequence[tuple[datetime, int, int]], speed: int) -> bytes:
+    """The calls as the loader reads them, so many times faster than recorded."""
+    lines = []
+    for moment, prompt, answer in calls:
+        model = f"any/bench:tokens={answer},latency=20ms"
+        message = generate_request(model, prompt * _BYTES_PER_TOKEN).SerializeToString()
+        due = (moment - calls[0][0]).total_seconds() * 1000 / speed
+        text = base64.b64encode(message).decode()
+        lines.append(json.dumps({"at_ms": due, "body_base64": text}))
+    return "\n".join(lines).encode()
 
 
 def _recorded(path: Path) -> Iterator[tuple[datetime, int, int]]:
