@@ -246,6 +246,17 @@ async def test_too_many_calls_are_shed_with_a_pause() -> None:
     assert detail(error, error_details_pb2.RetryInfo).retry_delay.seconds >= 1
 
 
+async def test_a_burst_is_answered_or_shed_by_name() -> None:
+    """5,000 calls at one instant, far beyond what the transport would keep waiting by itself."""
+    async with router(NOWHERE, max_concurrent_calls=1) as trunkline:
+        calls = [
+            trunkline.stub.Route(v1.RouteRequest(model="large"), timeout=PATIENCE)
+            for _ in range(5_000)
+        ]
+        codes = set(await asyncio.gather(*(call.code() for call in calls)))
+    assert codes <= {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
+
+
 async def test_metadata_over_its_bound_is_refused_by_the_transport() -> None:
     async with router(NOWHERE, max_metadata_bytes=4096) as trunkline:
         error = await failure(

@@ -16,6 +16,8 @@ from trunkline_server.rpc.reflection import enable_reflection
 # answered with a typed error and not with the transport's generic one.
 _TRANSPORT_SLACK = 4 * 1024 * 1024
 
+_PENDING_CALLS = 1_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class TlsMaterial:
@@ -58,6 +60,10 @@ class ServerOptions:
                 _milliseconds(self.min_ping_interval),
             ),
             ("grpc.enable_channelz", 1),
+            # Calls that arrive in one burst wait here for the event loop. Beyond its own bound
+            # the transport would cancel them without a word; the router refuses them by name.
+            ("grpc.server.max_pending_requests", _PENDING_CALLS),
+            ("grpc.server.max_pending_requests_hard_limit", _PENDING_CALLS),
         ]
         if self.max_connection_age:
             arguments += [
