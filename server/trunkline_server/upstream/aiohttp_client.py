@@ -14,6 +14,7 @@ from yarl import URL
 
 from trunkline import v1
 from trunkline_server.errors import UpstreamError
+from trunkline_server.upstream import accounts
 from trunkline_server.upstream.aiohttp_failure import Failure
 from trunkline_server.upstream.aiohttp_pool import Attempt, Pool, current_attempt
 from trunkline_server.upstream.aiohttp_stream import AiohttpStream
@@ -105,9 +106,7 @@ class AiohttpClient:
     async def _send(self, request: HttpRequest, encodings: str) -> AiohttpStream:
         """The response once its headers have arrived, after at most one repetition."""
         if self._session.closed:
-            raise UpstreamError(
-                v1.ERROR_REASON_SERVICE_UNAVAILABLE, "the HTTP client is closed", sent=False
-            )
+            raise UpstreamError(v1.ERROR_REASON_SERVICE_UNAVAILABLE, accounts.CLOSED, sent=False)
         origin = self._origin(request.url)
         headers = CIMultiDict(request.headers)
         headers.setdefault("accept-encoding", encodings)

@@ -1,20 +1,15 @@
 """What aiohttp's exceptions before the response's headers mean to the attempt loop."""
 
-import os
-import ssl
-
 import aiohttp
 from aiohttp.http_exceptions import LineTooLong
 
 from trunkline import v1
 from trunkline_server.errors import UpstreamError
+from trunkline_server.upstream import accounts
 from trunkline_server.upstream.aiohttp_pool import Attempt
 from trunkline_server.upstream.http import HttpRequest
 
-# A connection that the peer had dropped answers a request with a reset within a round trip.
-# One that ends later was alive: its vendor may have begun to work, and asking again may pay
-# twice.
-_STALE_SECONDS = 1.0
+_STALE_SECONDS = accounts.STALE_SECONDS
 
 
 class Failure:
@@ -48,10 +43,7 @@ class Failure:
     ) -> tuple[v1.ErrorReason.ValueType, str]:
         cause = self._cause
         if isinstance(cause, TimeoutError):
-            if sent:
-                account = f"no response headers within {request.header_timeout:g} s"
-            else:
-                account = f"no connection within {request.connect_timeout:g} s"
+            account = accounts.late_headers(request) if sent else accounts.late_connection(request)
             return v1.ERROR_REASON_TIMEOUT, account
         if isinstance(cause, aiohttp.ClientHttpProxyError):
             account = f"the proxy refused the connection with status {cause.status}"
@@ -61,7 +53,7 @@ class Failure:
             too_large = isinstance(cause.__cause__, LineTooLong) or (
                 cause.__cause__ is not None and isinstance(cause.__cause__.__cause__, LineTooLong)
             )
-            account = "headers too large" if too_large else "the response is not valid HTTP"
+            account = accounts.HEAD_TOO_LARGE if too_large else accounts.NOT_HTTP
             return v1.ERROR_REASON_BAD_PROVIDER_RESPONSE, account
         return v1.ERROR_REASON_SERVICE_UNAVAILABLE, _no_connection(cause)
 
@@ -70,16 +62,10 @@ def _no_connection(cause: Exception) -> str:
     """Why no connection could be had, or why it was lost."""
     if isinstance(cause, aiohttp.ClientConnectorCertificateError):
         told = getattr(cause.certificate_error, "verify_message", "")
-        return f"the server's certificate was refused: {told}"
+        return accounts.certificate_refused(told)
     if isinstance(cause, aiohttp.ClientConnectorDNSError):
-        return "the host name cannot be resolved"
+        return accounts.NAME_UNKNOWN
     if isinstance(cause, aiohttp.ClientConnectorError):
         what = "the proxy" if isinstance(cause, aiohttp.ClientProxyConnectionError) else "it"
-        return f"cannot connect to {what}: {_os_cause(cause.os_error)}"
-    return "the connection ended before the response's headers"
-
-
-def _os_cause(error: OSError) -> str:
-    if isinstance(error, ssl.SSLError):
-        return f"TLS: {error.reason}"
-    return os.strerror(error.errno) if error.errno else type(error).__name__
+        return accounts.unreachable(cause.os_error, what)
+    return accounts.ENDED_BEFORE_HEADERS

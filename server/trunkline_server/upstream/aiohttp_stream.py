@@ -6,6 +6,7 @@ import aiohttp
 
 from trunkline import v1
 from trunkline_server.errors import UpstreamError
+from trunkline_server.upstream import accounts
 from trunkline_server.upstream.aiohttp_pool import Attempt
 
 
@@ -107,12 +108,12 @@ class AiohttpStream:
         if ended:
             return UpstreamError(
                 reason_if_cut,
-                f"{self._peer}: the connection ended inside the response's body",
+                f"{self._peer}: {accounts.ENDED_INSIDE_BODY}",
                 http_status=self.status,
             )
         return UpstreamError(
             v1.ERROR_REASON_BAD_PROVIDER_RESPONSE,
-            f"{self._peer}: the response's body is not framed or compressed as its headers say",
+            f"{self._peer}: {accounts.BODY_MALFORMED}",
             http_status=self.status,
         )
 
@@ -120,6 +121,6 @@ class AiohttpStream:
         self.abort()
         return UpstreamError(
             v1.ERROR_REASON_BAD_PROVIDER_RESPONSE,
-            f"{self._peer}: the response's body exceeds {self._limit} bytes",
+            f"{self._peer}: {accounts.body_too_large(self._limit)}",
             http_status=self.status,
         )

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.adversity.upstream.calls import silent_port
-from tests.support.fault_server import FaultServer, hang
+from tests.adversity.upstream.calls import post, silent_port, soon
+from tests.support.fault_server import FaultServer, hang, read_request, response, send
 from trunkline_server.upstream.http1 import dial as subject
+from trunkline_server.upstream.http1.client import Http1Client
 from trunkline_server.upstream.http1.dial import Resolver, dial
 from trunkline_server.upstream.http1.request import Origin
 
@@ -133,3 +134,15 @@ async def test_families_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     Names(monkeypatch, ("::1", 1), ("::1", 2), ("::1", 3), ("127.0.0.1", 4))
     found = await resolver().resolve("api.example", 80)
     assert [address[1] for _, address in found] == [1, 4, 2, 3]
+
+
+async def test_what_is_said_before_the_request_answers_one_request() -> None:
+    """On uvloop it arrives before the request is sent. aiohttp there gives it twice."""
+    early = send(response(b"early"))
+    script = [early, read_request, read_request, send(response(b"late")), hang]
+    async with FaultServer(script) as server:
+        client = Http1Client()
+        assert (await soon(client.fetch(post(server.url)))).body == b"early"
+        assert (await soon(client.fetch(post(server.url)))).body == b"late"
+        assert len(server.connections) == 1
+        await client.close()

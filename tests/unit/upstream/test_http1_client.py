@@ -85,6 +85,18 @@ async def test_a_kept_connection_that_lived_a_while_is_not_replaced(
     assert error.reason == v1.ERROR_REASON_SERVICE_UNAVAILABLE
 
 
+async def test_closing_the_client_does_not_make_a_request_unsent() -> None:
+    async with FaultServer([read_request, send(response(b"ok")), read_request, hang]) as server:
+        client = Http1Client()
+        request = post(server.url)
+        await soon(client.fetch(request))
+        fetching = asyncio.create_task(client.fetch(request))
+        await server.until(lambda: len(server.requests) == 2)
+        await soon(client.close())
+        assert (await refused(fetching, request)).sent
+        assert len(server.connections) == 1
+
+
 async def test_a_body_is_iterated_once() -> None:
     async with FaultServer([read_request, send(response(b"ok"))]) as server:
         client = Http1Client()

@@ -8,6 +8,7 @@ from tests.adversity.upstream.calls import open_and_gather, post, refused, soon
 from tests.support.fault_server import (
     FaultConnection,
     FaultServer,
+    close,
     hang,
     read_request,
     reset,
@@ -145,6 +146,21 @@ async def test_cancelled_and_failed_connections_leave_no_place_behind() -> None:
         for _ in range(4):
             gate.permits.release()
         await soon(asyncio.gather(*both))
+        await client.close()
+
+
+async def test_a_connection_that_ends_while_it_is_opened_has_one_place_to_give_back() -> None:
+    """The task is cancelled, or the peer gone, in the turns in which the connection is made."""
+    client = Http1Client(max_connections_per_origin=2)
+    async with FaultServer(close) as server:
+        for delay in range(1, 14):
+            task = call(client, server.url, b"")
+            await turns(delay)
+            task.cancel()
+            await asyncio.wait([task])
+            await turns(20)
+            [pool] = client._pools.values()
+            assert (pool._count, pool._members) == (0, set()), delay
         await client.close()
 
 

@@ -2,11 +2,11 @@
 
 import asyncio
 import os
-import socket
 import ssl
 
 from trunkline import v1
 from trunkline_server.errors import UpstreamError
+from trunkline_server.upstream import accounts
 from trunkline_server.upstream.http import HttpRequest, HttpResponse
 from trunkline_server.upstream.http1.connection import Connection
 from trunkline_server.upstream.http1.dial import Resolver, dial
@@ -98,7 +98,7 @@ class Http1Client:
             exchange = Exchange(self._loop, request.max_body_bytes, gather=gather)
             connection.begin(exchange, head, request.body, request.header_timeout)
             await exchange.wait()
-            if not exchange.repeatable:
+            if not exchange.repeatable or self._closed:
                 break
         if exchange.fault is not None and (gather or not exchange.status):
             raise exchange.error(request, origin.peer)
@@ -143,21 +143,12 @@ class Http1Client:
 
 
 def _closed(origin: Origin) -> UpstreamError:
-    account = f"{origin.peer}: the HTTP client is closed"
+    account = f"{origin.peer}: {accounts.CLOSED}"
     return UpstreamError(v1.ERROR_REASON_SERVICE_UNAVAILABLE, account, sent=False)
 
 
 def _no_connection(error: OSError, request: HttpRequest) -> tuple[v1.ErrorReason.ValueType, str]:
     """Why no connection could be had."""
     if isinstance(error, TimeoutError):
-        return v1.ERROR_REASON_TIMEOUT, f"no connection within {request.connect_timeout:g} s"
-    if isinstance(error, ssl.SSLCertVerificationError):
-        account = f"the server's certificate was refused: {error.verify_message}"
-    elif isinstance(error, ssl.SSLError):
-        account = f"cannot connect to it: TLS: {error.reason}"
-    elif isinstance(error, socket.gaierror):
-        account = "the host name cannot be resolved"
-    else:
-        cause = os.strerror(error.errno) if error.errno else type(error).__name__
-        account = f"cannot connect to it: {cause}"
-    return v1.ERROR_REASON_SERVICE_UNAVAILABLE, account
+        return v1.ERROR_REASON_TIMEOUT, accounts.late_connection(request)
+    return v1.ERROR_REASON_SERVICE_UNAVAILABLE, accounts.unreachable(error)

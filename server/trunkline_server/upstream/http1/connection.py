@@ -108,6 +108,11 @@ class Connection(asyncio.Protocol):
     # What the client and the pool ask for.
 
     @property
+    def gone(self) -> bool:
+        """True when the connection serves no more."""
+        return self._gone
+
+    @property
     def usable(self) -> bool:
         """False when the transport has found the connection broken and not yet said so."""
         return not (self._gone or self._transport is None or self._transport.is_closing())
@@ -133,7 +138,8 @@ class Connection(asyncio.Protocol):
             transport.write(head + body if body else head)
         if self._early:
             # A vendor that turns away everybody may do so without listening.
-            self.data_received(self._early)
+            early, self._early = self._early, b""
+            self.data_received(early)
 
     def resume(self) -> None:
         """The exchange wants more."""

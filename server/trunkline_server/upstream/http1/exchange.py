@@ -6,16 +6,14 @@ from typing import TYPE_CHECKING
 
 from trunkline import v1
 from trunkline_server.errors import UpstreamError
+from trunkline_server.upstream import accounts
 from trunkline_server.upstream.http import HttpRequest
 from trunkline_server.upstream.http1.inflate import is_packed
 
 if TYPE_CHECKING:
     from trunkline_server.upstream.http1.connection import Connection
 
-# A connection that the peer had dropped answers a request with a reset within a round trip.
-# One that ends later was alive: its vendor may have begun to work, and asking again may pay
-# twice.
-_STALE_SECONDS = 1.0
+_STALE_SECONDS = accounts.STALE_SECONDS
 # Of a streamed body, not more than this and one read of the socket is held.
 _HIGH_WATER = 64 * 1024
 
@@ -177,13 +175,13 @@ class Exchange:
         status = self.status
         if self.fault is Fault.TIMED_OUT:
             reason = v1.ERROR_REASON_TIMEOUT
-            account = f"no response headers within {request.header_timeout:g} s"
+            account = accounts.late_headers(request)
         elif self.fault is Fault.ENDED and not status:
             reason = v1.ERROR_REASON_SERVICE_UNAVAILABLE
-            account = "the connection ended before the response's headers"
+            account = accounts.ENDED_BEFORE_HEADERS
         elif self.fault is Fault.ENDED:
             reason = if_cut
-            account = "the connection ended inside the response's body"
+            account = accounts.ENDED_INSIDE_BODY
         else:
             reason = v1.ERROR_REASON_BAD_PROVIDER_RESPONSE
             account = self._account(request)
@@ -192,8 +190,6 @@ class Exchange:
     def _account(self, request: HttpRequest) -> str:
         if self.fault is Fault.TOO_LARGE:
             if not self.status:
-                return "headers too large"
-            return f"the response's body exceeds {request.max_body_bytes} bytes"
-        if not self.status:
-            return "the response is not valid HTTP"
-        return "the response's body is not framed or compressed as its headers say"
+                return accounts.HEAD_TOO_LARGE
+            return accounts.body_too_large(request.max_body_bytes)
+        return accounts.BODY_MALFORMED if self.status else accounts.NOT_HTTP

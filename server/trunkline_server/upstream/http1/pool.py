@@ -33,7 +33,9 @@ class Pool:
         self._live = live
         self._on_lost = on_lost
         self._idle: dict[Connection, None] = {}
-        # Connections that serve, wait or are being opened.
+        # Those that have been opened and have not ended.
+        self._members: set[Connection] = set()
+        # Places taken: by the members and by those being opened.
         self._count = 0
         self._line: deque[asyncio.Future[Connection | None]] = deque()
 
@@ -83,7 +85,10 @@ class Pool:
 
     def forget(self, connection: Connection) -> None:
         self._idle.pop(connection, None)
-        self._give_up_place()
+        # One that ends while it is being opened has no place of its own yet.
+        if connection in self._members:
+            self._members.discard(connection)
+            self._give_up_place()
 
     def lost(self, connection: Connection) -> None:
         self._live.discard(connection)
@@ -96,10 +101,15 @@ class Pool:
     async def _open(self) -> Connection:
         """A new connection, for a place that is already counted."""
         try:
-            return await self._open_connection(self)
+            connection = await self._open_connection(self)
         except BaseException:
             self._give_up_place()
             raise
+        if connection.gone:
+            self._give_up_place()
+        else:
+            self._members.add(connection)
+        return connection
 
     async def _wait_in_line(self) -> Connection | None:
         """A connection, or None for a counted place in which to open one."""
