@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from trunkline_server.upstream.http import HttpRequest
 
-# How many request lines and header blocks are kept; a full memory is emptied.
+# How many request lines and header fields are kept; a full memory is emptied.
 _MEMORY = 512
 
 # RFC 9110, 5.6.2 and 5.5: names are tokens; values hold no control character but the tab.
@@ -25,6 +25,8 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 # Written by this client; from elsewhere they could only contradict it.
 _OWN_FIELDS = frozenset({"content-length", "transfer-encoding"})
+# Added where the caller gives none; each with a bit of its own.
+_OPTIONAL_FIELDS = {"host": 1, "accept": 2, "accept-encoding": 4, "user-agent": 8}
 # Methods whose requests say that they have no body (RFC 9110, 8.6).
 _BODIED = frozenset({"POST", "PUT", "PATCH"})
 
@@ -54,22 +56,22 @@ class _Line(NamedTuple):
     length_if_empty: bytes
 
 
-class _Fields(NamedTuple):
-    block: bytes
-    with_host: bool
-
-
 class RequestEncoder:
     """Serialises requests; `encodings` are what their responses may be compressed with."""
 
     def __init__(self, user_agent: str, encodings: str) -> None:
-        self._defaults = (
-            ("accept", "*/*"),
-            ("accept-encoding", encodings),
-            ("user-agent", user_agent),
-        )
+        own = {"accept": "*/*", "accept-encoding": encodings, "user-agent": user_agent}
+        # What is added, by which of the fields that may be added were given.
+        self._added = [
+            b"".join(
+                _field(name, value)[0]
+                for name, value in own.items()
+                if not given & _OPTIONAL_FIELDS[name]
+            )
+            for given in range(2 ** len(_OPTIONAL_FIELDS))
+        ]
         self._lines: dict[tuple[str, str], _Line] = {}
-        self._fields: dict[tuple[tuple[str, str], ...], _Fields] = {}
+        self._fields: dict[tuple[str, str], tuple[bytes, int]] = {}
 
     def encode(self, request: HttpRequest) -> tuple[Origin, bytes]:
         """Where the request goes, and all of it but the body.
@@ -80,16 +82,19 @@ class RequestEncoder:
         line = self._lines.get(key)
         if line is None:
             line = _remember(self._lines, key, _line(*key))
-        fields = self._fields.get(request.headers)
-        if fields is None:
-            fields = _remember(
-                self._fields, request.headers, _fields(request.headers, self._defaults)
-            )
+        known = self._fields
+        given = 0
+        fields = []
+        for pair in request.headers:
+            field, bit = known.get(pair) or _remember(known, pair, _field(*pair))
+            fields.append(field)
+            given |= bit
         size = len(request.body)
-        head = b"%b%b%b%b\r\n" % (
+        head = b"%b%b%b%b%b\r\n" % (
             line.start,
-            b"" if fields.with_host else line.host,
-            fields.block,
+            b"" if given & _OPTIONAL_FIELDS["host"] else line.host,
+            b"".join(fields),
+            self._added[given],
             b"%b%d\r\n" % (line.length, size) if size else line.length_if_empty,
         )
         return line.origin, head
@@ -127,16 +132,12 @@ def _line(method: str, url: str) -> _Line:
     )
 
 
-def _fields(headers: tuple[tuple[str, str], ...], defaults: tuple[tuple[str, str], ...]) -> _Fields:
-    names = {name.lower() for name, _ in headers}
-    if not names.isdisjoint(_OWN_FIELDS):
+def _field(name: str, value: str) -> tuple[bytes, int]:
+    """A field's line, and its bit if it is one that would be added."""
+    if _TOKEN.fullmatch(name) is None:
+        raise ValueError("a header's name is not a token")
+    if name.lower() in _OWN_FIELDS:
         raise ValueError("a header that frames the body is the client's own to write")
-    missing = tuple(field for field in defaults if field[0] not in names)
-    lines = []
-    for name, value in headers + missing:
-        if _TOKEN.fullmatch(name) is None:
-            raise ValueError("a header's name is not a token")
-        if _UNFIT_VALUE.search(value) is not None:
-            raise ValueError(f"the header {name} holds what HTTP cannot carry")
-        lines.append(f"{name}: {value}\r\n")
-    return _Fields("".join(lines).encode(), "host" in names)
+    if _UNFIT_VALUE.search(value) is not None:
+        raise ValueError(f"the header {name} holds what HTTP cannot carry")
+    return f"{name}: {value}\r\n".encode(), _OPTIONAL_FIELDS.get(name.lower(), 0)
