@@ -15,7 +15,7 @@ from trunkline_server.engine.engine import Engine
 from trunkline_server.errors import TrunklineError, invalid
 from trunkline_server.governance.keys import KeyRing, Principal, authorize
 from trunkline_server.rpc.faults import abort
-from trunkline_server.rpc.metadata import CallMetadata, read_metadata
+from trunkline_server.rpc.metadata import CallMetadata, read_authorization, read_metadata
 from trunkline_server.rpc.validation import (
     validate_batch_route,
     validate_embed,
@@ -150,7 +150,7 @@ class InferenceServicer:
         return await self._engine.embed(call, request)
 
     async def _route(self, ticket: "_Ticket", raw: bytes, context: Context) -> v1.RouteResponse:
-        caller, _ = self._authenticate(ticket, context)
+        caller = self._identify(ticket, read_authorization(context.invocation_metadata()))
         request = self._parse(v1.RouteRequest, raw)
         validate_route(request)
         authorize(caller, request.model)
@@ -161,7 +161,7 @@ class InferenceServicer:
     async def _batch_route(
         self, ticket: "_Ticket", raw: bytes, context: Context
     ) -> v1.BatchRouteResponse:
-        caller, _ = self._authenticate(ticket, context)
+        caller = self._identify(ticket, read_authorization(context.invocation_metadata()))
         batch = self._parse(v1.BatchRouteRequest, raw)
         validate_batch_route(batch)
         response = v1.BatchRouteResponse()
@@ -218,9 +218,12 @@ class InferenceServicer:
 
     def _authenticate(self, ticket: "_Ticket", context: Context) -> tuple[Principal, CallMetadata]:
         metadata = read_metadata(context.invocation_metadata(), self._rng)
-        caller = self.keys.authenticate(metadata.authorization, self._clock.wall())
+        return self._identify(ticket, metadata.authorization), metadata
+
+    def _identify(self, ticket: "_Ticket", authorization: str) -> Principal:
+        caller = self.keys.authenticate(authorization, self._clock.wall())
         ticket.caller = caller.name
-        return caller, metadata
+        return caller
 
     def _parse(self, kind: type[RequestT], raw: bytes) -> RequestT:
         if len(raw) > self.max_request_bytes:

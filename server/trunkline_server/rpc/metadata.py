@@ -20,6 +20,15 @@ class CallMetadata(NamedTuple):
     begins_trace: bool
 
 
+def read_authorization(metadata: Iterable[tuple[str, str | bytes]] | None) -> str:
+    """The authorization alone, for what is no call and has no trace; empty if there is none."""
+    authorization = ""
+    for key, value in metadata or ():
+        if key == "authorization":
+            authorization = str(value)
+    return authorization
+
+
 def read_metadata(
     metadata: Iterable[tuple[str, str | bytes]] | None, rng: random.Random
 ) -> CallMetadata:
