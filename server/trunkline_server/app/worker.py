@@ -27,7 +27,7 @@ from trunkline_server.rpc.server import RpcServer
 from trunkline_server.settings import Settings
 from trunkline_server.telemetry.door import DoorLog
 from trunkline_server.telemetry.metrics import Metrics
-from trunkline_server.upstream.aiohttp_client import AiohttpClient
+from trunkline_server.upstream.clients import make_client
 
 # How long balancers have to notice that the health service says NOT_SERVING before
 # connections are turned away. Seconds.
@@ -47,8 +47,9 @@ class Worker:
         self._log = structlog.get_logger()
         self._draining = False
         self._price_timer: asyncio.TimerHandle | None = None
-        self._http = AiohttpClient(
-            max_connections_per_origin=settings.server.max_upstream_connections
+        self._http = make_client(
+            proxies=False,
+            max_connections_per_origin=settings.server.max_upstream_connections,
         )
         observer, self._close_observer = build_observer(
             settings.telemetry, self._metrics, self._clock
