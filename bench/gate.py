@@ -43,7 +43,8 @@ ALLOWED = Path(__file__).with_name("gate.json")
 HEADROOM = 1.10
 # Counts that do not come out the same twice, and what is allowed of them at the least.
 _VARYING = {
-    "blocks held for each call": (1.5, 0.2),
+    # A leak holds a block or more for each call; caches that still fill hold parts of one.
+    "blocks held for each call": (1.5, 0.8),
     "upstream connections for 3,000 calls": (1.5, 20.0),
     "Generate: system calls that move bytes": (1.3, 0.0),
 }
