@@ -1,7 +1,7 @@
 """A second, deliberately plain reading of Messages API answers, to check the codec against.
 
-Written from the vendor's documentation of messages, streaming and usage; it shares nothing
-with the codec and reads whole bodies only.
+Written from knowledge of the vendor's format of messages, streams and usage, and confirmed by
+the recorded answers; it shares nothing with the codec and reads whole bodies only.
 """
 
 import base64

@@ -1,8 +1,8 @@
 """Failures as the Messages API reports them, in answers and inside streams.
 
-The shapes and types are those of the vendor's error reference
-(https://platform.claude.com/docs/en/api/errors): `{"type": "error", "error": {"type",
-"message", "details"}, "request_id"}`. Hosts before the vendor, such as clouds and proxies,
+The shapes and types are as the vendor's errors are commonly known and as its own SDK reads them:
+`{"type": "error", "error": {"type", "message", "details"}, "request_id"}`. Two were recorded, the
+others are unproven until met. Hosts before the vendor, such as clouds and proxies,
 answer in their own shapes, of which only a message is read.
 """
 
