@@ -1,7 +1,8 @@
 """A second, deliberately plain reading of Gemini answers, to check the codec against.
 
 Written from knowledge of the vendor's GenerateContentResponse, and confirmed by the recorded
-answers; it shares nothing with the codec. Where the codec follows an answer as it comes, this looks at the whole of it at once.
+answers; it shares nothing with the codec. Where the codec follows an answer as it comes, this
+looks at the whole of it at once.
 """
 
 import json
