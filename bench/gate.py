@@ -43,13 +43,17 @@ ALLOWED = Path(__file__).with_name("gate.json")
 HEADROOM = 1.10
 # Counts that do not come out the same twice, and what is allowed of them at the least.
 _VARYING = {
-    # A leak holds a block or more for each call; caches that still fill hold parts of one.
-    "blocks held for each call": (1.5, 0.8),
+    "blocks held for each call": (1.5, 0.2),
     "upstream connections for 3,000 calls": (1.5, 20.0),
     "Generate: system calls that move bytes": (1.3, 0.0),
 }
 # Below this share of the allowed figure, the figure is due to be lowered.
 _SLACK = 0.8
+
+
+# The exporter's own variable, in milliseconds. Sampled spans otherwise wait five seconds in its
+# queue, longer than a round of calls takes, and look like memory that calls leave behind.
+_SPAN_EXPORT_DELAY = {"OTEL_BSP_SCHEDULE_DELAY": "10"}
 
 
 def main() -> int:
@@ -71,6 +75,7 @@ def main() -> int:
 
 def measure() -> tuple[dict[str, float], dict[str, str]]:
     """The counts by name, and why others are missing."""
+    os.environ.update(_SPAN_EXPORT_DELAY)
     program, loader = tools.build()
     with (
         tempfile.TemporaryDirectory(prefix="trunkline-gate-") as scratch,
