@@ -109,7 +109,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 lock: .venv/dev.stamp ## Pin the dependencies anew, keeping pins that still fit. UPGRADE=1 lifts all.
 	$(LOCK) $(if $(UPGRADE),--upgrade) --output-file requirements/run.txt \
 		pyproject.toml requirements/build.in
-	$(LOCK) $(if $(UPGRADE),--upgrade) --output-file requirements/dev.txt --group dev \
+	$(LOCK) $(if $(UPGRADE),--upgrade) --output-file requirements/dev.txt --group dev --all-extras \
 		--constraints requirements/run.txt pyproject.toml requirements/build.in
 
 .PHONY: clean
