@@ -4,9 +4,8 @@ The shapes are those of recorded answers (tests/corpus/test_openai.py) and of th
 OpenAI's own SDK, which read the golden replies too (tests/golden/openai).
 """
 
-import sys
-from array import array
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 from trunkline import v1
@@ -47,6 +46,9 @@ _FINISH_REASONS: Mapping[str, v1.FinishReason.ValueType] = {
     "refusal": v1.FINISH_REASON_REFUSAL,
     "sensitive": v1.FINISH_REASON_CONTENT_FILTER,
 }
+
+# What JSON's numbers become; a bool is none, though Python's int is its base.
+_NUMBERS = frozenset({float, int})
 
 
 def decode_chat(body: bytes, into: v1.GenerateResponse) -> None:
@@ -94,7 +96,7 @@ def decode_embeddings(body: bytes, into: v1.EmbedResponse) -> None:
     if vectors.keys() != set(range(len(data))):
         raise senseless("the embeddings do not match the inputs")
     for place in range(len(data)):
-        into.embeddings.add().values.extend(_vector(vectors[place]))
+        _fill_vector(vectors[place], into.embeddings.add())
     into.model = text_of(document.get("model"))
     usage = document.get("usage")
     if isinstance(usage, dict):
@@ -179,18 +181,23 @@ def _call_parts(message: Json, response_id: str) -> Iterator[v1.Part]:
         )
 
 
-def _vector(value: Any) -> Any:
-    """The coordinates, of a list of numbers or of base64 of little-endian 32-bit floats."""
+def _fill_vector(value: Any, into: v1.Embedding) -> None:
+    """Takes the coordinates: a list of numbers, or base64 of little-endian 32-bit floats."""
     if isinstance(value, str):
         data = decode_base64(value)
         if not data or len(data) % 4:
             raise senseless("an embedding is not made of 32-bit floats")
-        floats = array("f", data)
-        if sys.byteorder == "big":
-            floats.byteswap()
-        return floats
+        # The very bytes that protobuf has between this message's head and its end.
+        into.MergeFromString(_vector_head(len(data)) + data)
+        return
     if not isinstance(value, list) or not value:
         raise senseless("an embedding holds no numbers")
-    if not all(type(number) in (float, int) for number in value):
+    if not _NUMBERS.issuperset(map(type, value)):
         raise senseless("an embedding holds something that is no number")
-    return value
+    into.values.extend(value)
+
+
+@lru_cache(maxsize=64)
+def _vector_head(size: int) -> bytes:
+    """What stands before the packed floats, `size` bytes of them, in an Embedding."""
+    return v1.Embedding(values=[0.0] * (size // 4)).SerializeToString()[:-size]

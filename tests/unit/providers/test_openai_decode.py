@@ -1,6 +1,8 @@
 """Whole answers of the OpenAI dialect: counts made inclusive, and bodies that make no sense."""
 
 import json
+import struct
+from base64 import b64encode
 from typing import Any
 
 import pytest
@@ -250,3 +252,14 @@ def test_embeddings_that_make_no_sense(data: list[Any]) -> None:
     with pytest.raises(UpstreamError) as caught:
         CODEC.decode_embed(json.dumps({"data": data}).encode(), v1.EmbedResponse())
     assert caught.value.reason == v1.ERROR_REASON_BAD_PROVIDER_RESPONSE
+
+
+@pytest.mark.parametrize("size", [1, 31, 32, 1_536, 5_000])
+def test_packed_embeddings(size: int) -> None:
+    """Whatever the length, which protobuf writes in one, two or three bytes."""
+    floats = [number / 8 for number in range(size)]
+    packed = b64encode(struct.pack(f"<{size}f", *floats)).decode()
+    listed = {"data": [{"index": 1, "embedding": floats}, {"index": 0, "embedding": packed}]}
+    into = v1.EmbedResponse()
+    CODEC.decode_embed(json.dumps(listed).encode(), into)
+    assert [list(embedding.values) for embedding in into.embeddings] == [floats, floats]
