@@ -1,0 +1,76 @@
+"""The servers that other tests rest on are real, fresh for each test, and survive being killed."""
+
+from collections.abc import Callable
+
+import pytest
+from redis.asyncio import Redis, RedisCluster, Sentinel
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from tests.support.postgres_server import PostgresServer
+from tests.support.redis_server import RedisSentinel, RedisServer
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+async def test_a_database_is_fresh(
+    postgres_server: PostgresServer, postgres_dsn: str, turn: int
+) -> None:
+    database = postgres_dsn.rpartition("/")[2]
+    await postgres_server.execute("CREATE TABLE once (number int)", database)
+    assert await postgres_server.execute("SELECT count(*) FROM once", database) == [(0,)]
+
+
+async def test_a_killed_postgres_comes_back_with_what_was_committed(
+    new_postgres: Callable[..., PostgresServer],
+) -> None:
+    server = new_postgres(max_connections="10")
+    await server.execute("CREATE TABLE kept AS SELECT 7 AS number")
+    for end in (server.kill, server.stop):
+        end()
+        with pytest.raises(OSError, match="Connect call failed"):
+            await server.execute("SELECT 1")
+        server.start()
+        assert await server.execute("SELECT number FROM kept") == [(7,)]
+    assert await server.execute("SHOW max_connections") == [("10",)]
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+async def test_a_redis_is_empty(redis_url: str, turn: int) -> None:
+    async with Redis.from_url(redis_url) as client:
+        assert await client.set("once", turn, nx=True)
+
+
+async def test_a_redis_of_ones_own_takes_options_and_can_be_frozen(
+    new_redis: Callable[..., RedisServer],
+) -> None:
+    server = new_redis("--requirepass", "secret")
+    once = Retry(NoBackoff(), 0)
+    async with Redis(port=server.port, password="secret", socket_timeout=0.2, retry=once) as client:
+        assert await client.ping()
+        server.pause()
+        with pytest.raises(RedisTimeoutError):
+            await client.ping()
+        server.resume()
+        assert await client.ping()
+    server.kill()
+    server.start()
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+async def test_a_cluster_serves_every_slot(redis_cluster_url: str, turn: int) -> None:
+    async with RedisCluster.from_url(redis_cluster_url) as client:
+        for number in range(50):
+            assert await client.set(f"key:{number}", turn, nx=True)
+        assert len(client.get_primaries()) == 3
+
+
+async def test_a_sentinel_names_its_primary(
+    new_redis: Callable[..., RedisServer], new_sentinel: Callable[[RedisServer], RedisSentinel]
+) -> None:
+    primary = new_redis()
+    sentinel = new_sentinel(primary)
+    client = Sentinel([(sentinel.host, sentinel.port)])  # type: ignore[no-untyped-call] # Its own.
+    assert await client.discover_master("primary") == (primary.host, primary.port)
+    for each in client.sentinels:
+        await each.aclose()
