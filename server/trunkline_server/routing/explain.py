@@ -1,7 +1,8 @@
 """Why a decision is as it is: every candidate with its score or its exclusion."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
+from operator import itemgetter
 from random import Random
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,7 +23,15 @@ LIMIT = 100
 # So many decisions a pool keeps ready: a large pool has many targets, each chosen seldom.
 _CARDS = 1_024
 
+# So many candidates' cards a snapshot keeps for each strategy, or twice as many as it has
+# deployments: models that are passed through are unbounded in number.
+_CANDIDATES = 4_096
+
 _NO_LUCK = Random(0)  # noqa: S311 - never drawn from
+_SCORE = itemgetter(0)
+
+# What the request costs at most by price (its identity): the candidates of a call share few.
+_Costs = dict[int, tuple[int, int, int]]
 
 
 class _Excluded(NamedTuple):
@@ -66,23 +75,37 @@ def explain_into(
     # Nothing is drawn here: scores are the part of a strategy that needs no luck.
     case = Case(chosen.pool, query, health, now, _NO_LUCK, 0, frozenset())
     strategy = STRATEGIES[chosen.strategy]
-    counts = strategy.counts(chosen.route)
     field = [*targets, *others]
     scored = list(zip(strategy.scores(field, case), field, strict=True))
     if len(others) > 1:
         # Stable: equal scores stay in the route's order.
-        scored[len(targets) :] = sorted(scored[len(targets) :], key=_score, reverse=True)
+        scored[len(targets) :] = sorted(scored[len(targets) :], key=_SCORE, reverse=True)
+    counts = strategy.counts(chosen.route)
+    # The cards of a fixed strategy hold the score and its parts.
+    fixed = strategy.fixed and not in_full
+    cards = snapshot.cards[chosen.strategy if fixed else v1.STRATEGY_UNSPECIFIED]
+    costs: _Costs = {}
     add = response.candidates.add
-    for place, (score, row) in enumerate(scored):
+    for rank, (score, row) in enumerate(scored, 1):
         candidate = add()
-        _describe(candidate, snapshot, case, row)
-        candidate.score = score
-        if place < len(targets):
-            candidate.rank = place + 1
-        _add_parts(candidate, row, case, counts, in_full=in_full)
+        card = cards.get(row.name)
+        if card is None:
+            card = _card(row)
+            if fixed:
+                card.score = score
+                _add_parts(card, row, case, counts, counts)
+            _keep(card, cards, snapshot)
+        candidate.CopyFrom(card)
+        _update(candidate, row, case, costs)
+        if rank <= len(targets):
+            candidate.rank = rank
+        if not fixed:
+            candidate.score = score
+            _add_parts(candidate, row, case, _PARTS if in_full else counts, counts)
     for row, reason, detail in excluded[: LIMIT - len(scored)]:
         candidate = add()
-        _describe(candidate, snapshot, case, row)
+        candidate.CopyFrom(_card(row))
+        _update(candidate, row, case, costs)
         candidate.exclusion.reason = reason
         candidate.exclusion.detail = detail
 
@@ -97,7 +120,7 @@ def decision(snapshot: Snapshot, chosen: "Plan", target: Deployment) -> v1.Decis
 def decide_into(made: v1.Decision, snapshot: Snapshot, chosen: "Plan", target: Deployment) -> None:
     """Writes the decision into an empty message.
 
-    All but the cost is the same for every call of the pool, and kept there.
+    All but the amounts is the same for every call of the pool, and kept there.
     """
     query, cards = chosen.query, chosen.pool.cards
     card = cards.get((target.name, chosen.strategy))
@@ -111,15 +134,17 @@ def decide_into(made: v1.Decision, snapshot: Snapshot, chosen: "Plan", target: D
             strategy=chosen.strategy,
             snapshot_version=snapshot.version,
             candidate_count=chosen.candidate_count,
+            estimated_cost=_no_amounts(target),
         )
         if len(cards) < _CARDS:
             cards[target.name, chosen.strategy] = card
     made.CopyFrom(card)
-    _estimate(made.estimated_cost, snapshot, query, target)
-
-
-def _score(scored: tuple[float, Deployment]) -> float:
-    return scored[0]
+    price = target.price
+    if price is not None:
+        cost = made.estimated_cost
+        cost.input, cost.output, cost.total = price.estimate_parts(
+            query.input_tokens, query.output_tokens, snapshot.built_at
+        )
 
 
 def _apart(
@@ -180,42 +205,56 @@ def _dynamic(
     return _Excluded(row, v1.EXCLUSION_REASON_CIRCUIT_OPEN, detail)
 
 
-def _describe(candidate: v1.Candidate, snapshot: Snapshot, case: Case, row: Deployment) -> None:
-    card = snapshot.cards.get(row.name)
-    if card is None:
-        card = v1.Candidate(
-            provider=row.provider,
-            deployment=row.name,
-            provider_model=row.provider_model,
-            region=row.region,
+def _card(row: Deployment) -> v1.Candidate:
+    """What a candidate says while its circuit is closed, without the amounts of its cost."""
+    return v1.Candidate(
+        provider=row.provider,
+        deployment=row.name,
+        provider_model=row.provider_model,
+        region=row.region,
+        circuit_state=v1.CIRCUIT_STATE_CLOSED,
+        estimated_cost=_no_amounts(row),
+    )
+
+
+def _no_amounts(row: Deployment) -> v1.Cost:
+    return v1.Cost(estimated=True, unpriced=row.price is None)
+
+
+def _keep(card: v1.Candidate, cards: dict[str, v1.Candidate], snapshot: Snapshot) -> None:
+    if len(cards) >= max(_CANDIDATES, 2 * len(snapshot.deployments)):
+        cards.clear()
+    cards[card.deployment] = card
+
+
+def _update(candidate: v1.Candidate, row: Deployment, case: Case, costs: _Costs) -> None:
+    """Writes what is of this moment and this request into the copy of a card."""
+    state = case.health.state(row.slot, case.now)
+    if state != v1.CIRCUIT_STATE_CLOSED:
+        candidate.circuit_state = state
+    price = row.price
+    if price is None:
+        return
+    amounts = costs.get(id(price))
+    if amounts is None:
+        query = case.query
+        amounts = costs[id(price)] = price.estimate_parts(
+            query.input_tokens, query.output_tokens, case.pool.priced_at
         )
-        snapshot.cards.put(row.name, card)
-    candidate.CopyFrom(card)
-    candidate.circuit_state = case.health.state(row.slot, case.now)
-    _estimate(candidate.estimated_cost, snapshot, case.query, row)
-
-
-def _estimate(cost: v1.Cost, snapshot: Snapshot, query: Query, row: Deployment) -> None:
-    """What the request costs there at most."""
-    cost.estimated = True
-    if row.price is None:
-        cost.unpriced = True
-    else:
-        at = snapshot.built_at
-        row.price.estimate_into(cost, query.input_tokens, query.output_tokens, at)
+    cost = candidate.estimated_cost
+    cost.input, cost.output, cost.total = amounts
 
 
 def _add_parts(
     candidate: v1.Candidate,
     row: Deployment,
     case: Case,
+    names: Iterable[str],
     counts: Mapping[str, float],
-    *,
-    in_full: bool,
 ) -> None:
     """What is known of a candidate, each with its own unit; what is unknown is left out."""
     add = candidate.parts.add
-    for name in _PARTS if in_full else counts:
+    for name in names:
         value = _PARTS[name](candidate, row, case)
         if value is not None:
             add(name=name, value=value, weight=counts.get(name, 0.0))

@@ -9,12 +9,12 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from decimal import Decimal
+from math import gcd
 
 from trunkline import v1
 
 _YOCTO_PER_USD = 10**24
 _YOCTO_PER_NANO = 10**15
-_HALF_NANO = _YOCTO_PER_NANO // 2
 _TOKENS_PER_RATE = 10**6
 _MAX_NANOS = 2**63 - 1
 _SECONDS_PER_DAY = 86_400
@@ -87,15 +87,25 @@ class Version:
 
 
 class _Band:
-    """Rates as integers, with every fallback resolved."""
+    """Rates as integers, with every fallback resolved.
+
+    They are held in the coarsest unit that leaves each of them, and a nano, whole: a rate of
+    up to three decimals per million tokens is a small number of nanos. `nano` is how many of
+    the units make one.
+    """
 
     __slots__ = (
         "audio_in",
         "audio_out",
         "cached",
         "cached_audio",
+        "has_input",
+        "has_output",
         "inp",
+        "most",
+        "nano",
         "out",
+        "per_token",
         "reasoning",
         "request",
         "totals_only",
@@ -104,24 +114,35 @@ class _Band:
     )
 
     def __init__(self, rates: Rates) -> None:
-        self.inp = _per_token(rates.input)
-        self.out = _per_token(rates.output)
-        inp, out = self.inp or 0, self.out or 0
-        cached, audio = _per_token(rates.cached_input), _per_token(rates.input_audio)
+        yocto = {
+            row.name: _per_token(getattr(rates, row.name))
+            for row in fields(rates)
+            if row.name != "per_request"
+        }
+        request = _exact(rates.per_request, _YOCTO_PER_USD)
+        unit = gcd(_YOCTO_PER_NANO, request, *(rate or 0 for rate in yocto.values()))
+        self.nano = _YOCTO_PER_NANO // unit
+        self.request = request // unit
+        of = {name: None if rate is None else rate // unit for name, rate in yocto.items()}
+        self.has_input, self.has_output = of["input"] is not None, of["output"] is not None
+        self.inp, self.out = inp, out = of["input"] or 0, of["output"] or 0
+        cached, audio = of["cached_input"], of["input_audio"]
         apart = max((rate for rate in (cached, audio) if rate is not None), default=inp)
         self.cached = _or(cached, inp)
         self.audio_in = _or(audio, inp)
-        self.cached_audio = _or(_per_token(rates.cached_input_audio), apart)
-        self.write = _or(_per_token(rates.cache_write), inp)
-        self.write_1h = _or(_per_token(rates.cache_write_1h), self.write)
-        self.reasoning = _or(_per_token(rates.reasoning), out)
-        self.audio_out = _or(_per_token(rates.output_audio), out)
-        self.request = _exact(rates.per_request, _YOCTO_PER_USD)
+        self.cached_audio = _or(of["cached_input_audio"], apart)
+        self.write = _or(of["cache_write"], inp)
+        self.write_1h = _or(of["cache_write_1h"], self.write)
+        self.reasoning = _or(of["reasoning"], out)
+        self.audio_out = _or(of["output_audio"], out)
         inputs = {self.cached, self.audio_in, self.cached_audio, self.write, self.write_1h}
         self.totals_only = inputs == {inp} and {self.reasoning, self.audio_out} == {out}
+        self.per_token = max(inp, out) * unit / _YOCTO_PER_USD
+        most_in = _or(of["input"], out)
+        self.most = (most_in, max(_or(of["output"], most_in), self.reasoning))
 
     def input_cost(self, usage: v1.Usage) -> int:
-        """Yocto-USD of all input. Parts that exceed their total are charged as reported."""
+        """Units for all input. Parts that exceed their total are charged as reported."""
         cached_audio = usage.cached_input_audio_tokens
         write_1h = usage.cache_write_1h_tokens
         audio = max(usage.input_audio_tokens - cached_audio, 0)
@@ -129,7 +150,7 @@ class _Band:
         write = max(usage.cache_write_tokens - write_1h, 0)
         plain = max(usage.input_tokens - audio - cached - cached_audio - write - write_1h, 0)
         return (
-            plain * (self.inp or 0)
+            plain * self.inp
             + cached * self.cached
             + write * self.write
             + write_1h * self.write_1h
@@ -138,11 +159,11 @@ class _Band:
         )
 
     def output_cost(self, usage: v1.Usage) -> int:
-        """Yocto-USD of all output, likewise."""
+        """Units for all output, likewise."""
         reasoning = usage.reasoning_tokens
         audio = usage.output_audio_tokens
         plain = max(usage.output_tokens - reasoning - audio, 0)
-        return plain * (self.out or 0) + reasoning * self.reasoning + audio * self.audio_out
+        return plain * self.out + reasoning * self.reasoning + audio * self.audio_out
 
 
 class _Schedule:
@@ -213,18 +234,21 @@ class Price:
         input_tokens = usage.input_tokens
         output_tokens = usage.output_tokens
         band = self._at(at).band(input_tokens)
-        if (band.inp is None and input_tokens) or (band.out is None and output_tokens):
+        if (input_tokens and not band.has_input) or (output_tokens and not band.has_output):
             return v1.Cost(unpriced=True)
         if band.totals_only:
-            exact_input = max(input_tokens, 0) * (band.inp or 0)
-            exact_output = max(output_tokens, 0) * (band.out or 0)
+            exact_input = max(input_tokens, 0) * band.inp
+            exact_output = max(output_tokens, 0) * band.out
         else:
             exact_input = band.input_cost(usage)
             exact_output = band.output_cost(usage)
-        total = _nanos(exact_input + exact_output + band.request)
+        nano = band.nano
+        total = _rounded(exact_input + exact_output + band.request, nano)
         if total > _MAX_NANOS:
             return v1.Cost(unpriced=True)
-        return v1.Cost(input=_nanos(exact_input), output=_nanos(exact_output), total=total)
+        return v1.Cost(
+            input=_rounded(exact_input, nano), output=_rounded(exact_output, nano), total=total
+        )
 
     def estimate(self, input_tokens: int, output_tokens: int, at: float) -> int:
         """What a request may cost at most, in nanos of a US dollar, rounded up.
@@ -234,32 +258,27 @@ class Price:
         direction's rate.
         """
         band = self._at(at).band(input_tokens)
-        inp = _or(band.inp, band.out or 0)
-        out = max(_or(band.out, inp), band.reasoning)
-        exact = input_tokens * inp + output_tokens * out + band.request
-        return -(-exact // _YOCTO_PER_NANO)
+        inp, out = band.most
+        return -(-(input_tokens * inp + output_tokens * out + band.request) // band.nano)
 
-    def estimate_into(
-        self, cost: v1.Cost, input_tokens: int, output_tokens: int, at: float
-    ) -> None:
-        """Writes `estimate` into a Cost, parted into input and output, each rounded up.
+    def estimate_parts(
+        self, input_tokens: int, output_tokens: int, at: float
+    ) -> tuple[int, int, int]:
+        """`estimate` parted into input and output, each rounded up, and the total itself.
 
         A charge per request is in the total alone.
         """
         band = self._at(at).band(input_tokens)
-        inp = _or(band.inp, band.out or 0)
-        out = max(_or(band.out, inp), band.reasoning)
-        exact = input_tokens * inp
-        without_output = -(-(exact + band.request) // _YOCTO_PER_NANO)
-        total = -(-(exact + output_tokens * out + band.request) // _YOCTO_PER_NANO)
-        cost.input = without_output + (-band.request // _YOCTO_PER_NANO)
-        cost.output = total - without_output
-        cost.total = total
+        inp, out = band.most
+        request, nano = band.request, band.nano
+        exact = input_tokens * inp + request
+        without_output = -(-exact // nano)
+        total = -(-(exact + output_tokens * out) // nano)
+        return without_output + (-request // nano), total - without_output, total
 
     def per_token(self, at: float) -> float:
         """The dearer of the base rates of input and output, in USD per token."""
-        base = self._at(at).base
-        return max(base.inp or 0, base.out or 0) / _YOCTO_PER_USD
+        return self._at(at).base.per_token
 
     def rates(self, at: float) -> Rates:
         """The base rates at a time."""
@@ -297,8 +316,9 @@ def _exact(value: Decimal, units: int) -> int:
     return amount
 
 
-def _nanos(yocto: int) -> int:
-    nanos, rest = divmod(yocto, _YOCTO_PER_NANO)
-    if rest > _HALF_NANO or (rest == _HALF_NANO and nanos & 1):
-        return nanos + 1
-    return nanos
+def _rounded(amount: int, unit: int) -> int:
+    """How many units an amount is, half to even."""
+    units, rest = divmod(amount, unit)
+    if 2 * rest > unit or (2 * rest == unit and units & 1):
+        return units + 1
+    return units

@@ -2,6 +2,7 @@
 
 import difflib
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -150,8 +151,8 @@ class Snapshot:
         self.pools: Lru[PoolKey, Pool] = Lru(_POOLED_MEMBERS)
         self.indexes: Lru[str, RouteIndex] = Lru(max(_INDEXES, 2 * len(self.models)))
         self._passthroughs: Lru[str, Route] = Lru(_PASSTHROUGHS)
-        # What explanations say of each deployment, whatever the call.
-        self.cards: Lru[str, v1.Candidate] = Lru(max(_INDEXES, 2 * len(self.deployments)))
+        # What explanations say of each deployment, whatever the call: by strategy and name.
+        self.cards: defaultdict[int, dict[str, v1.Candidate]] = defaultdict(dict)
         self._whole = Route("", v1.STRATEGY_BALANCED, self.deployments)
 
     def resolve(self, model: str, visible: Collection[str] | None = None) -> Route:

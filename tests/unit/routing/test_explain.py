@@ -243,3 +243,22 @@ def test_what_the_callers_key_may_not_use_is_not_shown() -> None:
     chosen = plan(snapshot, query, health, 0.0, random.Random(1))
     assert chosen.candidate_count == 1
     assert [row.deployment for row in explain(snapshot, health, 0.0, chosen)] == ["d0"]
+
+
+@pytest.mark.parametrize("strategy", ALL, ids=v1.Strategy.Name)
+def test_nothing_of_one_explanation_is_left_in_the_next(strategy: v1.Strategy.ValueType) -> None:
+    """Not the costs of another request, nor another moment's circuit states and parts."""
+    rows = [deployment(0, price=flat("1", "2"), weight=2.0), deployment(1), deployment(2)]
+    fresh, used = one_route(rows, strategy), one_route(rows, strategy)
+    health = HealthTable([row.name for row in rows], BreakerPolicy(consecutive_failures=1))
+    large, small = Query("m", 4_000, 2_000), Query("m", 10, 1)
+    told(used, large, health, in_full=True)
+    before = told(used, small, health)
+    health.begin(1, 0.0)
+    health.fail(1, 0.0)
+    # Open at first, then half-open and fit again.
+    for now in (1.0, 11.0):
+        told(used, large, health, now=now)
+    assert told(used, large, health, now=11.0) == told(fresh, large, health, now=11.0)
+    healthy = HealthTable([row.name for row in rows])
+    assert told(used, small, healthy) == before

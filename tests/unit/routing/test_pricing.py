@@ -397,9 +397,8 @@ def test_an_estimate_in_parts_adds_up_to_the_estimate(seed: int) -> None:
         request = Decimal(rng.choice(("0", "0.0000000014", "0.01")))
         price = Price.flat(Rates(input=Decimal(rng.randrange(1, 9999)) / 1000, per_request=request))
         inputs, outputs = rng.randrange(10_000), rng.randrange(10_000)
-        cost = v1.Cost()
-        price.estimate_into(cost, inputs, outputs, 0.0)
-        assert cost.total == price.estimate(inputs, outputs, 0.0)
+        of_input, of_output, total = price.estimate_parts(inputs, outputs, 0.0)
+        assert total == price.estimate(inputs, outputs, 0.0)
         free = price.estimate(0, 0, 0.0)
-        assert cost.input == price.estimate(inputs, 0, 0.0) - free
-        assert cost.total == cost.input + cost.output + free
+        assert of_input == price.estimate(inputs, 0, 0.0) - free
+        assert total == of_input + of_output + free

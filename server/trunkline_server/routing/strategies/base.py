@@ -12,7 +12,12 @@ Ready = TypeVar("Ready")
 
 
 class Strategy(ABC, Generic[Ready]):
-    """Orders a pool for one decision. Strategies hold no state of their own."""
+    """Orders a pool for one decision. Strategies hold no state of their own.
+
+    `fixed` says that a score and its parts follow from the member's configuration alone.
+    """
+
+    fixed = False
 
     @abstractmethod
     def counts(self, route: Route, /) -> Mapping[str, float]:

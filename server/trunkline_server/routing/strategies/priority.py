@@ -21,6 +21,8 @@ class Tiered(Strategy[list[Lottery]]):
 
 
 class Priority(Tiered):
+    fixed = True
+
     def counts(self, _route: Route, /) -> Mapping[str, float]:
         return {"priority": 1.0}
 

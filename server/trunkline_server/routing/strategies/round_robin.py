@@ -16,6 +16,8 @@ from trunkline_server.routing.strategies.base import Direct
 
 
 class RoundRobin(Direct):
+    fixed = True
+
     def counts(self, _route: Route, /) -> Mapping[str, float]:
         return {}
 

@@ -9,6 +9,8 @@ from trunkline_server.routing.strategies.base import Strategy
 
 
 class Weighted(Strategy[Lottery]):
+    fixed = True
+
     def counts(self, _route: Route, /) -> Mapping[str, float]:
         return {"weight": 1.0}
 
