@@ -252,13 +252,19 @@ def test_nothing_of_one_explanation_is_left_in_the_next(strategy: v1.Strategy.Va
     fresh, used = one_route(rows, strategy), one_route(rows, strategy)
     health = HealthTable([row.name for row in rows], BreakerPolicy(consecutive_failures=1))
     large, small = Query("m", 4_000, 2_000), Query("m", 10, 1)
-    told(used, large, health, in_full=True)
-    before = told(used, small, health)
+
+    def said(
+        snapshot: Snapshot, query: Query, health: HealthTable, now: float, in_full: bool = False
+    ) -> list[v1.Candidate]:
+        chosen = plan(snapshot, query, health, now, random.Random(3), dry_run=True)
+        return explain(snapshot, health, now, chosen, in_full=in_full)
+
+    said(used, large, health, 0.0, in_full=True)
+    before = said(used, small, health, 0.0)
     health.begin(1, 0.0)
     health.fail(1, 0.0)
     # Open at first, then half-open and fit again.
     for now in (1.0, 11.0):
-        told(used, large, health, now=now)
-    assert told(used, large, health, now=11.0) == told(fresh, large, health, now=11.0)
-    healthy = HealthTable([row.name for row in rows])
-    assert told(used, small, healthy) == before
+        said(used, large, health, now)
+    assert said(used, large, health, 11.0) == said(fresh, large, health, 11.0)
+    assert said(used, small, HealthTable([row.name for row in rows]), 0.0) == before
