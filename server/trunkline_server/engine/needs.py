@@ -38,46 +38,37 @@ def generate_query(
     config = request.config
     if config.HasField("reasoning") and _wants_reasoning(config.reasoning):
         needs.add("reasoning")
-    return _query(
+    query = Query(
         request.model,
+        tokens_in(size),
+        config.max_output_tokens,
         "chat",
-        request.requirements,
-        request.routing,
-        permitted,
-        needs=needs,
-        input_tokens=tokens_in(size),
-        output_tokens=config.max_output_tokens,
-        stream=stream,
+        stream,
+        frozenset(needs) if needs else _NONE,
+        models=permitted,
     )
+    _add_wishes(query, request)
+    return query
 
 
 def embed_query(request: v1.EmbedRequest, permitted: frozenset[str] | None) -> Query:
     """The routing query of an embedding; its context need is that of the longest input."""
-    return _query(
-        request.model,
-        "embedding",
-        request.requirements,
-        request.routing,
-        permitted,
-        input_tokens=tokens_in(max(map(len, request.inputs))),
-    )
+    longest = max(map(len, request.inputs))
+    query = Query(request.model, tokens_in(longest), kind="embedding", models=permitted)
+    _add_wishes(query, request)
+    return query
 
 
 def route_query(request: v1.RouteRequest, permitted: frozenset[str] | None) -> Query:
     """The routing query of a dry run: of whatever the model named can do, or else of a chat
     unless embedding is among the capabilities asked for."""
+    model = request.model
     kind: Kind = ""
-    if not request.model:
+    if not model:
         kind = "embedding" if "embedding" in request.requirements.capabilities else "chat"
-    return _query(
-        request.model,
-        kind,
-        request.requirements,
-        request.routing,
-        permitted,
-        input_tokens=request.input_tokens,
-        output_tokens=request.max_output_tokens,
-    )
+    query = Query(model, request.input_tokens, request.max_output_tokens, kind, models=permitted)
+    _add_wishes(query, request)
+    return query
 
 
 def estimate_usage(request: v1.GenerateRequest | v1.EmbedRequest, output_chars: int) -> v1.Usage:
@@ -161,34 +152,21 @@ def _walk(messages: Iterable[v1.Message]) -> tuple[int, set[str]]:
     return size, needs
 
 
-def _query(
-    model: str,
-    kind: Kind,
-    requirements: v1.Requirements,
-    routing: v1.RoutingOptions,
-    permitted: frozenset[str] | None,
-    *,
-    needs: set[str] | None = None,
-    input_tokens: int = 0,
-    output_tokens: int = 0,
-    stream: bool = False,
-) -> Query:
-    asked = requirements.capabilities
-    capabilities = frozenset((*(needs or ()), *asked)) if needs or asked else _NONE
-    return Query(
-        model=model,
-        input_tokens=input_tokens,
-        output_tokens=output_tokens,
-        kind=kind,
-        stream=stream,
-        capabilities=capabilities,
-        max_cost_per_token=requirements.max_cost_per_token,
-        max_latency_ms=requirements.max_latency_ms,
-        data_residency=requirements.data_residency,
-        min_quality=requirements.min_quality,
-        strategy=routing.strategy,
-        allowed_providers=tuple(routing.allowed_providers),
-        denied_providers=tuple(routing.denied_providers),
-        no_fallback=routing.no_fallback,
-        models=permitted,
-    )
+def _add_wishes(
+    query: Query, request: v1.GenerateRequest | v1.EmbedRequest | v1.RouteRequest
+) -> None:
+    """Adds what the caller demands and prefers; most say nothing of the kind."""
+    if request.HasField("requirements"):
+        requirements = request.requirements
+        if requirements.capabilities:
+            query.capabilities = query.capabilities.union(requirements.capabilities)
+        query.max_cost_per_token = requirements.max_cost_per_token
+        query.max_latency_ms = requirements.max_latency_ms
+        query.data_residency = requirements.data_residency
+        query.min_quality = requirements.min_quality
+    if request.HasField("routing"):
+        routing = request.routing
+        query.strategy = routing.strategy
+        query.allowed_providers = tuple(routing.allowed_providers)
+        query.denied_providers = tuple(routing.denied_providers)
+        query.no_fallback = routing.no_fallback

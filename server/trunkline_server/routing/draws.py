@@ -51,8 +51,18 @@ class Lottery:
         self._bounds = list(accumulate(row.weight for row in members))
 
     def draw(self, picks: list[Deployment], case: Case) -> None:
-        """Adds fit members to the picks until enough are picked or none is left."""
+        """Adds fit members to the picks until enough are picked or none is left.
+
+        Asked for only while some are wanted and probes are left.
+        """
         members, bounds, unfit, rng = self._members, self._bounds, case.unfit, case.rng
+        if len(members) == 1:
+            # Nothing to draw: in most tables a tier of priority has one member.
+            if members[0].slot not in unfit:
+                picks.append(members[0])
+            else:
+                case.probes -= 1
+            return
         want = min(case.want - len(picks), len(members)) + len(picks)
         gone: list[int] = []
         while len(picks) < want and len(gone) < len(members) and case.probes:

@@ -30,9 +30,9 @@ _LEAST_BAD_OF = 64
 _NONE: frozenset[int] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Plan:
-    """The targets in the order in which they are tried.
+    """The targets in the order in which they are tried. Nothing changes it once it is made.
 
     `candidate_count` counts those considered, the excluded ones included. `forced` says that
     everything was unavailable and the least bad is tried.
