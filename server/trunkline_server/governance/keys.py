@@ -1,9 +1,10 @@
 """Bearer keys: who calls, and which models and routes that caller may use."""
 
 import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from fnmatch import translate
 
 from trunkline import v1
 from trunkline_server.errors import TrunklineError
@@ -11,7 +12,11 @@ from trunkline_server.errors import TrunklineError
 _ROUTE_PREFIX = "route:"
 
 
-@dataclass(frozen=True, slots=True)
+_Match = Callable[[str], re.Match[str] | None]
+
+
+# Callers are told apart by identity: each key ring has its own.
+@dataclass(frozen=True, slots=True, eq=False)
 class Key:
     """One configured key, of which only the SHA-256 digest is known.
 
@@ -23,6 +28,12 @@ class Key:
     models: tuple[str, ...] = ("*",)
     routes: tuple[str, ...] = ("*",)
     expires: float | None = None
+    _model: _Match = field(init=False, repr=False)
+    _route: _Match = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_model", _any_of(self.models))
+        object.__setattr__(self, "_route", _any_of(self.routes))
 
     def permits(self, model: str) -> bool:
         """Whether the key may use a model, named as in GenerateRequest.model.
@@ -32,12 +43,11 @@ class Key:
         if not model:
             return True
         if model.startswith(_ROUTE_PREFIX):
-            name = model.removeprefix(_ROUTE_PREFIX)
-            return any(fnmatchcase(name, pattern) for pattern in self.routes)
-        return any(fnmatchcase(model, pattern) for pattern in self.models)
+            return self._route(model.removeprefix(_ROUTE_PREFIX)) is not None
+        return self._model(model) is not None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Anonymous:
     """The caller of a router that knows no keys."""
 
@@ -86,6 +96,11 @@ class KeyRing:
 def digest_of(token: str) -> bytes:
     """The digest under which a key is kept."""
     return hashlib.sha256(token.encode()).digest()
+
+
+def _any_of(patterns: Iterable[str]) -> _Match:
+    """Matches whole names that fit one of some shell patterns; case counts."""
+    return re.compile("|".join(map(translate, patterns)) or "(?!)").match
 
 
 def authorize(caller: Principal, model: str) -> None:

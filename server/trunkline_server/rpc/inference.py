@@ -2,7 +2,8 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import wraps
 from typing import Any, Protocol, TypeVar
 
 import grpc
@@ -28,6 +29,8 @@ SERVICE = "trunkline.v1.InferenceService"
 Context = grpc.aio.ServicerContext[Any, Any]
 RequestT = TypeVar("RequestT", bound=Message)
 ResponseT = TypeVar("ResponseT")
+_Handler = Callable[["InferenceServicer", "_Ticket", bytes, Context], Awaitable[ResponseT]]
+_Rpc = Callable[["InferenceServicer", bytes, Context], Coroutine[Any, Any, ResponseT]]
 
 # A call that was shed may find room after the usual length of a call or so.
 OVERLOAD_RETRY_SECONDS = 1.0
@@ -51,6 +54,44 @@ class FrontDoor(Protocol):
     def defect(self, operation: str, request_id: str, error: Exception) -> None:
         """An exception nobody expected ended a call."""
         ...
+
+
+def _guarded(operation: str) -> Callable[[_Handler[ResponseT]], _Rpc[ResponseT]]:
+    """Makes a handler an RPC: it runs within the bound on concurrent calls, and its failures
+    end well."""
+
+    def guarded(handler: _Handler[ResponseT]) -> _Rpc[ResponseT]:
+        @wraps(handler)
+        async def rpc(self: "InferenceServicer", raw: bytes, context: Context) -> ResponseT:
+            ticket = _Ticket(operation)
+            self.in_flight += 1
+            try:
+                if self.in_flight > self.max_concurrent_calls:
+                    raise TrunklineError(
+                        v1.ERROR_REASON_OVERLOADED,
+                        f"{self.max_concurrent_calls} calls are under way, the most allowed here",
+                        metadata={"limit": "max_concurrent_calls"},
+                        retry_after=OVERLOAD_RETRY_SECONDS,
+                    )
+                return await handler(self, ticket, raw, context)
+            except TrunklineError as error:
+                if ticket.call is None:
+                    self._door.refused(operation, ticket.caller, error)
+                return await abort(context, error, ticket.id, ticket.report())
+            except Exception as error:  # noqa: BLE001 - the boundary: told, logged with its trace
+                self._door.defect(operation, ticket.id, error)
+                told = TrunklineError(
+                    v1.ERROR_REASON_INTERNAL,
+                    "internal error; the log line with this request id says more",
+                    metadata={"request_id": ticket.id},
+                )
+                return await abort(context, told, ticket.id, ticket.report())
+            finally:
+                self.in_flight -= 1
+
+        return rpc
+
+    return guarded
 
 
 class InferenceServicer:
@@ -105,51 +146,39 @@ class InferenceServicer:
             },
         )
 
-    async def generate(self, raw: bytes, context: Context) -> v1.GenerateResponse:
-        """Generate."""
-        return await self._guard("generate", self._generate, raw, context)
-
-    async def stream_generate(self, raw: bytes, context: Context) -> None:
-        """StreamGenerate. Events are written, not yielded: a cancelled call then unwinds
-        through the engine at once, and closes the upstream."""
-        await self._guard("stream_generate", self._stream_generate, raw, context)
-
-    async def embed(self, raw: bytes, context: Context) -> v1.EmbedResponse:
-        """Embed."""
-        return await self._guard("embed", self._embed, raw, context)
-
-    async def route(self, raw: bytes, context: Context) -> v1.RouteResponse:
-        """Route."""
-        return await self._guard("route", self._route, raw, context)
-
-    async def batch_route(self, raw: bytes, context: Context) -> v1.BatchRouteResponse:
-        """BatchRoute."""
-        return await self._guard("batch_route", self._batch_route, raw, context)
-
-    async def _generate(
+    @_guarded("generate")
+    async def generate(
         self, ticket: "_Ticket", raw: bytes, context: Context
     ) -> v1.GenerateResponse:
+        """Generate."""
         caller, metadata = self._authenticate(ticket, context)
         request = self._parse(v1.GenerateRequest, raw)
         validate_generate(request)
         call = self._admit(ticket, request, caller, metadata, context)
         return await self._engine.generate(call, request)
 
-    async def _stream_generate(self, ticket: "_Ticket", raw: bytes, context: Context) -> None:
+    @_guarded("stream_generate")
+    async def stream_generate(self, ticket: "_Ticket", raw: bytes, context: Context) -> None:
+        """StreamGenerate. Events are written, not yielded: a cancelled call then unwinds
+        through the engine at once, and closes the upstream."""
         caller, metadata = self._authenticate(ticket, context)
         request = self._parse(v1.GenerateRequest, raw)
         validate_generate(request)
         call = self._admit(ticket, request, caller, metadata, context)
         await self._engine.stream_generate(call, request, context.write)
 
-    async def _embed(self, ticket: "_Ticket", raw: bytes, context: Context) -> v1.EmbedResponse:
+    @_guarded("embed")
+    async def embed(self, ticket: "_Ticket", raw: bytes, context: Context) -> v1.EmbedResponse:
+        """Embed."""
         caller, metadata = self._authenticate(ticket, context)
         request = self._parse(v1.EmbedRequest, raw)
         validate_embed(request)
         call = self._admit(ticket, request, caller, metadata, context)
         return await self._engine.embed(call, request)
 
-    async def _route(self, ticket: "_Ticket", raw: bytes, context: Context) -> v1.RouteResponse:
+    @_guarded("route")
+    async def route(self, ticket: "_Ticket", raw: bytes, context: Context) -> v1.RouteResponse:
+        """Route."""
         caller = self._identify(ticket, read_authorization(context.invocation_metadata()))
         request = self._parse(v1.RouteRequest, raw)
         validate_route(request)
@@ -158,9 +187,11 @@ class InferenceServicer:
         self._door.decided(ticket.operation, 1)
         return response
 
-    async def _batch_route(
+    @_guarded("batch_route")
+    async def batch_route(
         self, ticket: "_Ticket", raw: bytes, context: Context
     ) -> v1.BatchRouteResponse:
+        """BatchRoute."""
         caller = self._identify(ticket, read_authorization(context.invocation_metadata()))
         batch = self._parse(v1.BatchRouteRequest, raw)
         validate_batch_route(batch)
@@ -181,40 +212,6 @@ class InferenceServicer:
                 await asyncio.sleep(0)
         self._door.decided(ticket.operation, len(batch.requests))
         return response
-
-    async def _guard(
-        self,
-        operation: str,
-        handler: Callable[["_Ticket", bytes, Context], Awaitable[ResponseT]],
-        raw: bytes,
-        context: Context,
-    ) -> ResponseT:
-        """Runs a handler within the bound on concurrent calls, and ends its failures well."""
-        ticket = _Ticket(operation)
-        self.in_flight += 1
-        try:
-            if self.in_flight > self.max_concurrent_calls:
-                raise TrunklineError(
-                    v1.ERROR_REASON_OVERLOADED,
-                    f"{self.max_concurrent_calls} calls are under way, the most allowed here",
-                    metadata={"limit": "max_concurrent_calls"},
-                    retry_after=OVERLOAD_RETRY_SECONDS,
-                )
-            return await handler(ticket, raw, context)
-        except TrunklineError as error:
-            if ticket.call is None:
-                self._door.refused(operation, ticket.caller, error)
-            return await abort(context, error, ticket.id, ticket.report())
-        except Exception as error:  # noqa: BLE001 - the boundary: told, logged with its trace
-            self._door.defect(operation, ticket.id, error)
-            told = TrunklineError(
-                v1.ERROR_REASON_INTERNAL,
-                "internal error; the log line with this request id says more",
-                metadata={"request_id": ticket.id},
-            )
-            return await abort(context, told, ticket.id, ticket.report())
-        finally:
-            self.in_flight -= 1
 
     def _authenticate(self, ticket: "_Ticket", context: Context) -> tuple[Principal, CallMetadata]:
         metadata = read_metadata(context.invocation_metadata(), self._rng)

@@ -48,7 +48,7 @@ def test_an_expired_key_is_refused_by_name() -> None:
 def test_without_keys_everyone_is_anonymous() -> None:
     ring = KeyRing([])
     assert not ring.required
-    assert ring.authenticate("", 0.0) == Anonymous()
+    assert isinstance(ring.authenticate("", 0.0), Anonymous)
     assert ring.authenticate("Bearer whatever", 0.0).permits("anything")
 
 
@@ -79,3 +79,30 @@ def test_a_denial_names_the_rule() -> None:
         "model": "route:dear",
         "rule": "keys[team].routes",
     }
+
+
+def test_a_key_without_patterns_permits_nothing() -> None:
+    none = Key("none", digest_of("tk_none"), models=(), routes=())
+    assert not none.permits("gpt-5")
+    assert not none.permits("route:")
+    assert not none.permits("route:cheap")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "permitted", "refused"),
+    [
+        ("*", ("a", "a/b", "line\nbreak"), ()),
+        ("gpt-?", ("gpt-5",), ("gpt-", "gpt-55", "xgpt-5", "gpt-5\n")),
+        ("gpt-[45]", ("gpt-4", "gpt-5"), ("gpt-6", "gpt-[45]")),
+        ("gpt-[!4]", ("gpt-5",), ("gpt-4",)),
+        ("o1.5|o3", ("o1.5|o3",), ("o1.5", "o3", "o1x5|o3")),
+    ],
+)
+def test_patterns_are_those_of_a_shell(
+    pattern: str, permitted: tuple[str, ...], refused: tuple[str, ...]
+) -> None:
+    """Beside another pattern, that none of them leaks into the next."""
+    key = Key("k", digest_of("tk_k"), models=("claude-*", pattern))
+    assert [name for name in permitted if not key.permits(name)] == []
+    assert [name for name in refused if key.permits(name)] == []
+    assert key.permits("claude-4")
