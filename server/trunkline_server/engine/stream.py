@@ -1,8 +1,9 @@
 """The attempt loop of streamed calls: fall back until the first delta is sent, never after."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import contextmanager
+from types import TracebackType
 
 from trunkline import v1
 from trunkline_server.engine.attempt import (
@@ -90,7 +91,7 @@ class StreamLoop:
         answer = _Answer(attempt, codec.stream_decoder())
         patience = _Patience(self._call.deadline - attempt.started, self._policy.first_byte_timeout)
         with answer.settled(patience):
-            async with patience.timer:
+            async with patience:
                 response = await self._services.http.open(
                     http_request(binding.endpoint, wire, self._call)
                 )
@@ -113,28 +114,26 @@ class StreamLoop:
         answer.attempt.first_token = now - answer.attempt.started
         self._call.first_token = now
         patience = _Patience(self._call.deadline - now, 0.0)
+        send, idle_timeout = self._send, self._policy.idle_timeout
         with answer.settled(patience):
-            async with patience.timer:
+            async with patience:
                 start = self._opening(answer.attempt.target, answer.decoder.model)
-                await self._send(v1.StreamGenerateResponse(start=start))
-                await self._flush(answer)
-                patience.for_next_chunk(self._policy.idle_timeout)
+                await send(v1.StreamGenerateResponse(start=start))
+                for event in answer.sending():
+                    await send(event)
+                patience.for_next_chunk(idle_timeout)
                 async for chunk in answer.more():
                     # A slow client must not make the upstream look idle.
                     patience.until_deadline()
                     answer.read(chunk)
-                    await self._flush(answer)
-                    patience.for_next_chunk(self._policy.idle_timeout)
+                    for event in answer.sending():
+                        await send(event)
+                    patience.for_next_chunk(idle_timeout)
                 if answer.end is None:
                     answer.finish(self._request)
-                    await self._flush(answer)
+                    for event in answer.sending():
+                        await send(event)
         return answer.succeed()
-
-    async def _flush(self, answer: "_Answer") -> None:
-        for delta in answer.unsent:
-            answer.sent_chars += delta.ByteSize()
-            await self._send(v1.StreamGenerateResponse(delta=delta))
-        answer.unsent.clear()
 
     def _broken(self, target: Deployment, error: TrunklineError) -> TrunklineError:
         if self._services.clock.monotonic() >= self._call.deadline:
@@ -178,6 +177,13 @@ class _Answer:
         """Decodes what a chunk completes. Raises UpstreamError."""
         for event, data in self._parser.feed(chunk):
             self.unsent += self.decoder.feed(event, data)
+
+    def sending(self) -> Iterator[v1.StreamGenerateResponse]:
+        """The unsent as events, each counted as sent when it is taken."""
+        for delta in self.unsent:
+            self.sent_chars += delta.ByteSize()
+            yield v1.StreamGenerateResponse(delta=delta)
+        self.unsent.clear()
 
     def finish(self, request: v1.GenerateRequest) -> None:
         """Takes the end of the body for the end of the answer. Raises UpstreamError if the
@@ -235,26 +241,59 @@ class _Answer:
 
 class _Patience:
     """How long a stream may keep the router waiting: for its first byte, for the next chunk,
-    and in all. Seconds."""
+    and in all. Seconds. As a context, it raises TimeoutError inside when that is exceeded.
+
+    Setting a timer costs more than a chunk may: one that rings too early is left standing, and
+    set anew when it rings.
+    """
 
     def __init__(self, remaining: float, first_byte_timeout: float) -> None:
         self._loop = asyncio.get_running_loop()
-        self._deadline = self._loop.time() + remaining
+        now = self._loop.time()
+        self._deadline = now + remaining
         self._what = "first byte"
         self._seconds = first_byte_timeout or remaining
-        self.timer = asyncio.timeout(min(self._seconds, remaining))
+        self._due = now + min(self._seconds, remaining)
+        self._timeout = asyncio.timeout(None)
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+        self._set_timer()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._timer.cancel()
+        await self._timeout.__aexit__(kind, error, trace)
 
     def until_deadline(self) -> None:
         """Only the deadline counts."""
-        self.timer.reschedule(self._deadline)
+        self._due = self._deadline
 
     def for_next_chunk(self, seconds: float) -> None:
         """The next chunk has `seconds`; zero means until the deadline."""
         self._what = "next chunk"
         self._seconds = seconds
         if seconds:
-            self.timer.reschedule(min(self._loop.time() + seconds, self._deadline))
+            self._due = min(self._loop.time() + seconds, self._deadline)
+            if self._due < self._rings_at:
+                self._timer.cancel()
+                self._set_timer()
 
     def exceeded(self) -> tuple[str, float]:
         """What did not come, and the seconds it had."""
         return self._what, self._seconds
+
+    def _set_timer(self) -> None:
+        self._rings_at = self._due
+        self._timer = self._loop.call_at(self._due, self._ring)
+
+    def _ring(self) -> None:
+        now = self._loop.time()
+        if self._due <= now:
+            self._timeout.reschedule(now)
+        else:
+            self._set_timer()

@@ -6,19 +6,13 @@ on undecoded, because every dialect's data is JSON and the JSON parser checks th
 `id` and `retry` serve reconnection, which no provider's stream knows; they are ignored.
 """
 
-from typing import NamedTuple
-
 from trunkline import v1
 from trunkline_server.errors import UpstreamError
 
 _BOM = b"\xef\xbb\xbf"
 
-
-class SseEvent(NamedTuple):
-    """One event: its name, empty when it has none, and its data lines joined by LF."""
-
-    event: str
-    data: bytes
+# One event: its name, empty when it has none, and its data lines joined by LF.
+SseEvent = tuple[str, bytes]
 
 
 class SseParser:
@@ -59,17 +53,22 @@ class SseParser:
 
     def feed(self, chunk: bytes) -> list[SseEvent]:
         """The events that the chunk completes, in order."""
-        # Most chunks of most vendors are one event of one data line.
+        # Most chunks of most vendors are whole events of one data line.
         if (
             self._between_events
-            and chunk.startswith(b"data: ")
-            and chunk.find(b"\n") == len(chunk) - 2
-            and chunk.endswith(b"\n\n")
+            and chunk[:6] == b"data: "
+            and chunk[-2:] == b"\n\n"
             and b"\r" not in chunk
             and len(chunk) <= self._limit
         ):
             self._first_line = False
-            return [SseEvent("", chunk[6:-2])]
+            inside = chunk[6:-2]
+            if b"\n" not in inside:
+                return [("", inside)]
+            events = [("", data) for data in inside.split(b"\n\ndata: ")]
+            # None has a line of its own but those that were split at.
+            if inside.count(b"\n") == 2 * (len(events) - 1):
+                return events
         if self._after_cr and chunk:
             self._after_cr = False
             chunk = chunk.removeprefix(b"\n")
@@ -111,13 +110,13 @@ class SseParser:
         return lines
 
     def _interpret(self, lines: list[bytes]) -> list[SseEvent]:
-        events = []
+        events: list[SseEvent] = []
         for line in lines:
             if self._data_size + len(line) > self._limit:
                 raise self._too_large()
             if not line:
                 if self._data:
-                    events.append(SseEvent(self._name, b"\n".join(self._data)))
+                    events.append((self._name, b"\n".join(self._data)))
                     self._data = []
                     self._data_size = 0
                 self._name = ""

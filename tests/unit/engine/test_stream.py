@@ -142,6 +142,40 @@ def test_silence_between_chunks_ends_the_stream() -> None:
     in_world(lambda: World({"alpha": [Answer(chunks=chunks)]}, policy), main)
 
 
+def test_silence_is_measured_from_the_last_chunk() -> None:
+    async def main(world: World) -> None:
+        error = await failure(world.stream())
+        assert "no next chunk within 5 s" in error.message
+        assert world.clock.monotonic() == pytest.approx(20.1)
+
+    policy = AttemptPolicy(retries=0, first_byte_timeout=1.0, idle_timeout=5.0)
+    gaps = [(0.1, b"data: a\n\n"), *[(3.0, b"data: b\n\n")] * 5, (5.1, b"data: c\n\n")]
+    in_world(lambda: World({"alpha": [Answer(chunks=gaps)]}, policy), main)
+
+
+def test_silence_counts_again_after_a_slow_client() -> None:
+    """The client takes 20 s for each event, in which nothing rings; then the upstream hangs."""
+
+    async def main(world: World) -> None:
+        request = ask()
+        taken = 0
+
+        async def slow_send(event: v1.StreamGenerateResponse) -> None:
+            nonlocal taken
+            await asyncio.sleep(20)
+            taken += 1
+
+        call = world.call(request, 600)
+        error = await failure(world.engine.stream_generate(call, request, slow_send))
+        assert "no next chunk within 5 s" in error.message
+        assert taken == 3
+        assert world.clock.monotonic() == pytest.approx(0.1 + 3 * 20 + 0.1 + 5)
+
+    policy = AttemptPolicy(retries=0, idle_timeout=5.0)
+    chunks = [(0.1, b"data: a\n\n"), (0.1, b"data: b\n\n"), (50.0, b"data: c\n\n")]
+    in_world(lambda: World({"alpha": [Answer(chunks=chunks)]}, policy), main)
+
+
 def test_a_slow_client_does_not_make_the_upstream_look_idle() -> None:
     async def main(world: World) -> None:
         request = ask()

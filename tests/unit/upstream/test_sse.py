@@ -167,13 +167,13 @@ def test_recorded_streams_agree_with_the_standard() -> None:
 def test_events_come_with_the_chunk_that_completes_them() -> None:
     parser = SseParser()
     assert parser.feed(b"data: a\n") == []
-    assert parser.feed(b"\n") == [SseEvent("", b"a")]
+    assert parser.feed(b"\n") == [("", b"a")]
     assert parser.feed(b"data: b\r") == []
-    assert parser.feed(b"\r") == [SseEvent("", b"b")]
+    assert parser.feed(b"\r") == [("", b"b")]
     assert parser.feed(b"\n") == []
-    assert parser.feed(b"data: c\n\n") == [SseEvent("", b"c")]
+    assert parser.feed(b"data: c\n\n") == [("", b"c")]
     assert parser.feed(b"event: x\n") == []
-    assert parser.feed(b"data: d\n\n") == [SseEvent("x", b"d")]
+    assert parser.feed(b"data: d\n\n") == [("x", b"d")]
     assert parser.finish() == []
 
 
