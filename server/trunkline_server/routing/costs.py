@@ -34,7 +34,7 @@ _UNPRICED = Line(inf, 0.0, 0.0, 0.0)
 class Tariffs:
     """The prices of some deployments at one time, by price tier."""
 
-    __slots__ = ("_bands", "_prices", "at", "starts")
+    __slots__ = ("_bands", "_lines", "_prices", "at", "starts")
 
     def __init__(self, members: Iterable[Deployment], at: float) -> None:
         self.at = at
@@ -50,6 +50,7 @@ class Tariffs:
             }
         )
         self._bands: dict[int, list[Line]] = {}
+        self._lines: dict[int, dict[int, Line]] = {}  # By band and the price's identity.
 
     def band(self, inputs: int) -> int:
         """Which stretch between tiers an input falls in."""
@@ -74,19 +75,30 @@ class Tariffs:
         lines = self._bands.get(band) or self._draw(band)
         if len(places) < len(lines):
             lines = [lines[place] for place in places]
-        read, written = float(inputs), float(outputs)
-        return [
-            fixed + per_input * read + per_output * written
-            for fixed, per_input, per_output, _ in lines
-        ]
+        return _costs(lines, inputs, outputs)
+
+    def costs_of(self, members: Iterable[Deployment], inputs: int, outputs: int) -> list[float]:
+        """The same for some of the deployments themselves, in any order."""
+        band = self.band(inputs)
+        if band not in self._bands:
+            self._draw(band)
+        lines = self._lines[band]
+        return _costs([lines[id(row.price)] for row in members], inputs, outputs)
 
     def _draw(self, band: int) -> list[Line]:
-        drawn = {
+        drawn = self._lines[band] = {
             key: _UNPRICED if price is None else self.line(price, band)
             for key, price in {id(price): price for price in self._prices}.items()
         }
         lines = self._bands[band] = [drawn[id(price)] for price in self._prices]
         return lines
+
+
+def _costs(lines: Iterable[Line], inputs: int, outputs: int) -> list[float]:
+    read, written = float(inputs), float(outputs)
+    return [
+        fixed + per_input * read + per_output * written for fixed, per_input, per_output, _ in lines
+    ]
 
 
 def sizes(case: Case) -> tuple[int, int]:

@@ -137,23 +137,33 @@ def field_of(case: Case) -> list[int]:
     """
     slots, unfit = case.pool.slots, case.unfit
     count = len(slots)
-    if count <= max(SCORE_ALL, 4 * case.want):
+    if _scored_whole(case):
         return [place for place, slot in enumerate(slots) if slot not in unfit]
     chance = case.rng.random
     # A dict drops the repeated ones and keeps the order of the draws.
     sample = dict.fromkeys([int(chance() * count) for _ in range(max(SAMPLE, 2 * case.want))])
     if len(sample) < case.want:
         sample.update(dict.fromkeys(range(case.want)))
-    found = [place for place in sample if slots[place] not in unfit]
+    found = [place for place in sample if slots[place] not in unfit] if unfit else list(sample)
     if len(found) < case.want:
         case.probes = 0
     return found
 
 
 def best_first(places: Sequence[int], scores: Sequence[float], case: Case) -> list[Deployment]:
-    """The wanted number of members by score, the highest first; at random among equals."""
-    chance = case.rng.random
-    chances = [chance() for _ in places]
-    ranked = sorted(zip(scores, chances, places, strict=True), reverse=True)
+    """The wanted number of members by score, the highest first; at random among equals.
+
+    The places are those of `field_of`: a sample stands in random order already.
+    """
     members = case.pool.members
-    return [members[place] for _, _, place in ranked[: case.want]]
+    if _scored_whole(case):
+        chance = case.rng.random
+        chances = [chance() for _ in places]
+        ranked = sorted(zip(scores, chances, places, strict=True), reverse=True)
+        return [members[place] for _, _, place in ranked[: case.want]]
+    order = sorted(range(len(places)), key=scores.__getitem__, reverse=True)
+    return [members[places[number]] for number in order[: case.want]]
+
+
+def _scored_whole(case: Case) -> bool:
+    return len(case.pool.slots) <= max(SCORE_ALL, 4 * case.want)

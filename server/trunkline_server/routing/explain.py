@@ -68,10 +68,7 @@ def explain_into(
     if chosen.pool.excluded or query.max_latency_ms > 0 or health.blocked(now):
         others, excluded = _apart(snapshot, health, now, chosen)
     else:
-        planned = {id(row) for row in targets}
-        room = max(LIMIT - len(targets), 0)
-        rest = (row for row in chosen.pool.members if id(row) not in planned)
-        others, excluded = list(islice(rest, room)), []
+        others, excluded = _others(chosen), []
     # Nothing is drawn here: scores are the part of a strategy that needs no luck.
     case = Case(chosen.pool, query, health, now, _NO_LUCK, 0, frozenset())
     strategy = STRATEGIES[chosen.strategy]
@@ -145,6 +142,16 @@ def decide_into(made: v1.Decision, snapshot: Snapshot, chosen: "Plan", target: D
         cost.input, cost.output, cost.total = price.estimate_parts(
             query.input_tokens, query.output_tokens, snapshot.built_at
         )
+
+
+def _others(chosen: "Plan") -> list[Deployment]:
+    """The members of a pool beside the targets, when all of them are eligible."""
+    members = chosen.pool.members
+    if len(chosen.targets) == len(members):
+        return []
+    planned = {id(row) for row in chosen.targets}
+    rest = (row for row in members if id(row) not in planned)
+    return list(islice(rest, max(LIMIT - len(planned), 0)))
 
 
 def _apart(

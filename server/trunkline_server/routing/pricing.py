@@ -190,7 +190,7 @@ class Price:
     million tokens.
     """
 
-    __slots__ = ("_hash", "_latest_first", "_only", "versions")
+    __slots__ = ("_always", "_hash", "_latest_first", "_only", "versions")
 
     def __init__(self, versions: Sequence[Version]) -> None:
         if not versions:
@@ -199,6 +199,8 @@ class Price:
         schedules = [_Schedule(version) for version in versions]
         self._latest_first = tuple(reversed(schedules))
         self._only = schedules[0] if len(schedules) == 1 else None
+        # The one band of a price that depends on neither time nor size.
+        self._always = self._only.base if self._only and not self._only.starts else None
         self._hash = hash(self.versions)
 
     @classmethod
@@ -233,7 +235,7 @@ class Price:
         """
         input_tokens = usage.input_tokens
         output_tokens = usage.output_tokens
-        band = self._at(at).band(input_tokens)
+        band = self._always or self._at(at).band(input_tokens)
         if (input_tokens and not band.has_input) or (output_tokens and not band.has_output):
             return v1.Cost(unpriced=True)
         if band.totals_only:
@@ -257,7 +259,7 @@ class Price:
         output, takes all output for reasoning. Tokens without a rate count at the other
         direction's rate.
         """
-        band = self._at(at).band(input_tokens)
+        band = self._always or self._at(at).band(input_tokens)
         inp, out = band.most
         return -(-(input_tokens * inp + output_tokens * out + band.request) // band.nano)
 
@@ -268,7 +270,7 @@ class Price:
 
         A charge per request is in the total alone.
         """
-        band = self._at(at).band(input_tokens)
+        band = self._always or self._at(at).band(input_tokens)
         inp, out = band.most
         request, nano = band.request, band.nano
         exact = input_tokens * inp + request

@@ -157,3 +157,17 @@ def test_equal_scores_are_ordered_at_random() -> None:
     seen = Counter(best_first([0, 1, 2], [0.5, 0.9, 0.9], case)[0].slot for _ in range(2_000))
     assert seen[0] == 0
     assert 850 < seen[1] < 1_150
+
+
+def test_equal_scores_of_a_sample_are_ordered_at_random() -> None:
+    case = case_of(weighted(*[1.0] * 20), want=1)
+    seen: Counter[int] = Counter()
+    for _ in range(DRAWS):
+        places = field_of(case)
+        scores = [float(place >= 10) for place in places]
+        if any(scores):
+            seen[best_first(places, scores, case)[0].slot] += 1
+    assert sorted(seen) == list(range(10, 20))
+    rounds = seen.total()
+    for count in seen.values():
+        assert abs(count - rounds * 0.1) < 4.5 * (rounds * 0.09) ** 0.5

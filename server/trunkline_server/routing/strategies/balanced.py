@@ -18,11 +18,10 @@ from trunkline_server.routing.strategies.base import Strategy
 
 
 class _Ready(NamedTuple):
-    """What scoring reads of some deployments, side by side and by their places."""
+    """What scoring reads of a pool's members beside their slots, by their places."""
 
     weights: tuple[float, float, float, float]
     tariffs: Tariffs
-    slots: "array[int]"
     qualities: "array[float]"
 
 
@@ -37,35 +36,43 @@ class Balanced(Strategy[_Ready]):
         }
 
     def prepare(self, pool: Pool) -> _Ready:
-        return _ready(pool, pool.members)
+        balance = pool.route.balance
+        return _Ready(
+            (balance.cost, balance.latency, balance.availability, balance.quality),
+            Tariffs(pool.members, pool.priced_at),
+            array("d", [row.quality for row in pool.members]),
+        )
 
     def pick(self, ready: _Ready, case: Case, /) -> list[Deployment]:
         places = field_of(case)
-        return best_first(places, _scores(ready, places, case), case) if places else []
+        if not places:
+            return []
+        slots: Sequence[int] = case.pool.slots
+        qualities: Sequence[float] = ready.qualities
+        if len(places) < len(slots):
+            slots = [slots[place] for place in places]
+            qualities = [qualities[place] for place in places]
+        costs = ready.tariffs.costs(places, *sizes(case))
+        return best_first(places, _scores(ready.weights, costs, slots, qualities, case), case)
 
     def scores(self, members: Sequence[Deployment], case: Case, /) -> list[float]:
-        return _scores(_ready(case.pool, members), range(len(members)), case) if members else []
+        if not members:
+            return []
+        ready = self.ready(case.pool)
+        costs = ready.tariffs.costs_of(members, *sizes(case))
+        slots = [row.slot for row in members]
+        return _scores(ready.weights, costs, slots, [row.quality for row in members], case)
 
 
-def _ready(pool: Pool, members: Sequence[Deployment]) -> _Ready:
-    balance = pool.route.balance
-    return _Ready(
-        (balance.cost, balance.latency, balance.availability, balance.quality),
-        Tariffs(members, pool.priced_at),
-        array("q", [row.slot for row in members]),
-        array("d", [row.quality for row in members]),
-    )
-
-
-def _scores(ready: _Ready, places: Sequence[int], case: Case) -> list[float]:
-    by_cost, by_latency, by_rate, by_quality = ready.weights
+def _scores(
+    weights: tuple[float, float, float, float],
+    costs: Sequence[float],
+    slots: Sequence[int],
+    qualities: Sequence[float],
+    case: Case,
+) -> list[float]:
+    by_cost, by_latency, by_rate, by_quality = weights
     health, now = case.health, case.now
-    slots: Sequence[int] = ready.slots
-    qualities: Sequence[float] = ready.qualities
-    if len(places) < len(slots):
-        slots = [slots[place] for place in places]
-        qualities = [qualities[place] for place in places]
-    costs = ready.tariffs.costs(places, *sizes(case))
     loads = health.loads(slots, now, case.query.stream)
     rates = health.success_rates(slots, now)
     least = min(costs)

@@ -40,12 +40,15 @@ class Strategy(ABC, Generic[Ready]):
         """The members' scores, compared with one another; higher is better."""
 
     def choose(self, case: Case) -> list[Deployment]:
-        """Picks from the case's pool, which is prepared on its first use."""
-        pool = case.pool
+        """Picks from the case's pool."""
+        return self.pick(self.ready(case.pool), case)
+
+    def ready(self, pool: Pool) -> Ready:
+        """What the strategy has of a pool, which is prepared on its first use."""
         ready = pool.prepared.get(self)
         if ready is None:
             ready = pool.prepared[self] = self.prepare(pool)
-        return self.pick(cast("Ready", ready), case)
+        return cast("Ready", ready)
 
 
 class Direct(Strategy[Pool]):
