@@ -1,0 +1,1 @@
+"""Databases and Redis: implementations of the ports that other rooms declare."""
