@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -219,6 +220,20 @@ def workers_of(supervisor: int) -> list[int]:
     return [int(pid) for pid in children if b"worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
+async def counted(router: RouterProcess, calls: int) -> None:
+    """Waits until the metrics of all workers together tell of so many calls answered."""
+    line = re.compile(
+        r'trunkline_calls_total\{.*operation="(?:stream_)?generate",reason="ok"\} (.+)'
+    )
+    told = 0.0
+    async with asyncio.timeout(PATIENCE):
+        while told < calls:
+            _, metrics = await router.get("/metrics")
+            told = sum(map(float, line.findall(metrics)))
+            await asyncio.sleep(0.05)
+    assert told == calls
+
+
 async def test_workers_share_the_port_and_the_dead_are_replaced() -> None:
     async with router_process("--workers", "2", env=NO_KEYS) as router:
         load = Load(router.address)
@@ -226,7 +241,7 @@ async def test_workers_share_the_port_and_the_dead_are_replaced() -> None:
         await load.reach(100)
         await load.finish()
         assert load.failures == []
-        assert 'operation="generate",reason="ok"' in (await router.get("/metrics"))[1]
+        await counted(router, load.answered)
 
         workers = workers_of(router.process.pid)
         assert len(workers) == 2

@@ -35,6 +35,9 @@ DRAIN_NOTICE = 1.0
 
 _SECONDS_PER_DAY = 86_400.0
 
+# How old the metrics may be that a supervisor reads from its workers' files. Seconds.
+_METRICS_AGE = 1.0
+
 
 class Worker:
     """Serves gRPC by one configuration at a time. To be made inside a running event loop."""
@@ -47,6 +50,7 @@ class Worker:
         self._log = structlog.get_logger()
         self._draining = False
         self._price_timer: asyncio.TimerHandle | None = None
+        self._metrics_timer: asyncio.TimerHandle | None = None
         self._http = make_client(
             proxies=False,
             max_connections_per_origin=settings.server.max_upstream_connections,
@@ -87,6 +91,7 @@ class Worker:
         """Listens and serves; returns the port. Raises OSError if it cannot listen."""
         port = await self._server.start(self._settings.server.listen)
         self._await_next_prices()
+        self._publish_metrics()
         self._probe()
         self._log.info(
             "serving",
@@ -148,6 +153,12 @@ class Worker:
             wait = min(max(due - self._clock.wall(), 0.0) + 1.0, _SECONDS_PER_DAY)
             self._price_timer = asyncio.get_running_loop().call_later(wait, self._rebuild)
 
+    def _publish_metrics(self) -> None:
+        """Brings the metrics' values up to date, and does so again and again."""
+        loop = asyncio.get_running_loop()
+        self._metrics_timer = loop.call_later(_METRICS_AGE, self._publish_metrics)
+        self._metrics.batches.flush()
+
     def _rebuild(self) -> None:
         health = self.engine.table.health
         self.engine.table = build_table(self._settings, self._book, self._clock.wall(), health)
@@ -169,6 +180,9 @@ class Worker:
         await self._http.close()
         # Sending the last spans waits for the collector.
         await asyncio.to_thread(self._close_observer)
+        if self._metrics_timer is not None:
+            self._metrics_timer.cancel()
+        self._metrics.batches.flush()
         self._log.info("stopped")
 
 

@@ -1,12 +1,12 @@
 """What happens before calls reach the engine, and to failures that are the router's own."""
 
 import structlog
-from prometheus_client import Counter
 
 from trunkline import v1
 from trunkline_server.errors import TrunklineError
 from trunkline_server.telemetry.logs import loggable
 from trunkline_server.telemetry.metrics import REASONS, Metrics
+from trunkline_server.telemetry.tally import Tally
 
 
 class DoorLog:
@@ -16,13 +16,15 @@ class DoorLog:
         self._metrics = metrics
         self._log = structlog.get_logger()
         self._decisions = {
-            operation: metrics.decisions.labels(operation) for operation in ("route", "batch_route")
+            operation: Tally(metrics.decisions.labels(operation))
+            for operation in ("route", "batch_route")
         }
-        self._refusals: dict[tuple[str, int], Counter] = {}
+        self._refusals: dict[tuple[str, int], Tally] = {}
+        metrics.batches.add(self._flush)
 
     def decided(self, operation: str, count: int) -> None:
         """Counts decisions."""
-        self._decisions[operation].inc(count)
+        self._decisions[operation].total += count
 
     def refused(self, operation: str, caller: str, error: TrunklineError) -> None:
         """Counts the call, and logs it at level info.
@@ -30,11 +32,11 @@ class DoorLog:
         Under overload it is counted only: a line each would make matters worse.
         """
         key = (operation, error.reason)
-        child = self._refusals.get(key)
-        if child is None:
-            child = self._metrics.refused.labels(operation, REASONS[error.reason])
-            self._refusals[key] = child
-        child.inc()
+        tally = self._refusals.get(key)
+        if tally is None:
+            tally = Tally(self._metrics.refused.labels(operation, REASONS[error.reason]))
+            self._refusals[key] = tally
+        tally.total += 1
         if error.reason != v1.ERROR_REASON_OVERLOADED:
             self._log.info(
                 "call not admitted",
@@ -51,3 +53,7 @@ class DoorLog:
         self._log.error(
             "internal error", operation=operation, request_id=request_id, exc_info=error
         )
+
+    def _flush(self) -> None:
+        for tally in (*self._decisions.values(), *self._refusals.copy().values()):
+            tally.flush()

@@ -1,5 +1,5 @@
 """Prometheus metrics. Children are bound once for each combination of labels and kept; the
-request path only looks them up."""
+request path only adds to plain numbers beside them."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -7,6 +7,9 @@ from trunkline import v1
 from trunkline_server.engine.call import Call
 from trunkline_server.errors import TrunklineError
 from trunkline_server.routing.snapshot import Deployment
+from trunkline_server.telemetry.tally import Batches, Spread, Tally
+
+_NANOS_PER_USD = 10**9
 
 # Seconds: from the router's own refusals to the longest reasoning answers.
 _BUCKETS = (
@@ -29,9 +32,11 @@ PASSTHROUGH = "(passthrough)"
 
 
 class Metrics:
-    """Every metric, registered with one registry."""
+    """Every metric, registered with one registry, and what is still to be told to them."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self.batches = Batches(registry)
+
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"trunkline_{name}", text, labels, registry=registry)
 
@@ -79,30 +84,71 @@ class Metrics:
 
 
 class _Place:
-    """The bound children of one deployment."""
+    """What is counted of one deployment."""
+
+    __slots__ = (
+        "_circuit",
+        "_metrics",
+        "_spreads",
+        "_tallies",
+        "_told",
+        "_where",
+        "cached_tokens",
+        "circuit",
+        "cost",
+        "ended",
+        "first_token",
+        "input_tokens",
+        "output_tokens",
+        "results",
+        "seconds",
+        "unpriced",
+    )
 
     def __init__(self, metrics: Metrics, provider: str, deployment: str) -> None:
         where = (provider, deployment)
         self._metrics = metrics
         self._where = where
-        self.seconds = metrics.attempt_seconds.labels(*where)
-        self.first_token = metrics.first_token_seconds.labels(*where)
-        self.input_tokens = metrics.tokens.labels(*where, "input")
-        self.output_tokens = metrics.tokens.labels(*where, "output")
-        self.cached_tokens = metrics.tokens.labels(*where, "cached_input")
-        self.cost = metrics.cost.labels(*where)
-        self.unpriced = metrics.unpriced.labels(*where)
-        self.circuit = metrics.circuit_state.labels(*where)
-        self._results: dict[tuple[int, int], Counter] = {}
+        self._told = 0
+        # All attempts. Counted after everything else of an attempt, and read before it.
+        self.ended = 0
+        self.circuit = 0
+        self.seconds = Spread(metrics.attempt_seconds.labels(*where), _BUCKETS)
+        self.first_token = Spread(metrics.first_token_seconds.labels(*where), _BUCKETS)
+        self.input_tokens = Tally(metrics.tokens.labels(*where, "input"))
+        self.output_tokens = Tally(metrics.tokens.labels(*where, "output"))
+        self.cached_tokens = Tally(metrics.tokens.labels(*where, "cached_input"))
+        self.cost = Tally(metrics.cost.labels(*where), _NANOS_PER_USD)
+        self.unpriced = Tally(metrics.unpriced.labels(*where))
+        self.results: dict[tuple[int, int], Tally] = {}
+        self._circuit = metrics.circuit_state.labels(*where)
+        self._spreads = (self.seconds, self.first_token)
+        self._tallies = (
+            self.input_tokens,
+            self.output_tokens,
+            self.cached_tokens,
+            self.cost,
+            self.unpriced,
+        )
 
-    def result(self, outcome: int, reason: int) -> Counter:
-        """The counter of attempts that ended so."""
-        child = self._results.get((outcome, reason))
-        if child is None:
-            words = (_OUTCOMES[outcome], REASONS[reason] if reason else "")
-            child = self._metrics.attempts.labels(*self._where, *words)
-            self._results[outcome, reason] = child
-        return child
+    def result(self, outcome: int, reason: int) -> Tally:
+        """The first count of attempts that ended so."""
+        words = (_OUTCOMES[outcome], REASONS[reason] if reason else "")
+        tally = Tally(self._metrics.attempts.labels(*self._where, *words))
+        self.results[outcome, reason] = tally
+        return tally
+
+    def flush(self) -> None:
+        """Tells Prometheus what is new."""
+        ended = self.ended
+        if ended == self._told:
+            return
+        self._told = ended
+        for tally in (*self._tallies, *self.results.copy().values()):
+            tally.flush()
+        for spread in self._spreads:
+            spread.flush()
+        self._circuit.set(self.circuit)
 
 
 class CallMetrics:
@@ -110,50 +156,54 @@ class CallMetrics:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
+        self._in_flight = 0
         self._places: dict[tuple[str, str], _Place] = {}
-        self._calls: dict[tuple[str, str, int], Counter] = {}
+        self._calls: dict[tuple[str, str, int], Tally] = {}
         self._seconds = {
-            operation: metrics.call_seconds.labels(operation)
+            operation: Spread(metrics.call_seconds.labels(operation), _BUCKETS)
             for operation in ("generate", "stream_generate", "embed")
         }
+        metrics.batches.add(self._flush)
 
     def call_started(self, call: Call) -> None:
         """Counts the call as under way."""
-        self._metrics.in_flight.inc()
+        self._in_flight += 1
 
     def attempt_ended(
         self, call: Call, target: Deployment, attempt: v1.Attempt, error: TrunklineError | None
     ) -> None:
         """Counts the attempt, what it consumed and what that cost."""
-        place = self._place(target)
-        place.result(attempt.outcome, attempt.reason).inc()
-        place.seconds.observe(attempt.duration_us / 1e6)
+        place = self._places.get((target.provider, target.name)) or self._place(target)
+        outcome, seconds = attempt.outcome, attempt.duration_us / 1e6
+        key = (outcome, attempt.reason)
+        tally = place.results.get(key) or place.result(*key)
+        tally.total += 1
+        place.seconds.observe(seconds)
         if attempt.HasField("usage"):
-            usage = attempt.usage
-            place.input_tokens.inc(usage.input_tokens)
-            place.output_tokens.inc(usage.output_tokens)
-            if usage.cached_input_tokens:
-                place.cached_tokens.inc(usage.cached_input_tokens)
-            if attempt.cost.unpriced:
-                place.unpriced.inc()
+            usage, cost = attempt.usage, attempt.cost
+            place.input_tokens.total += usage.input_tokens
+            place.output_tokens.total += usage.output_tokens
+            place.cached_tokens.total += usage.cached_input_tokens
+            if cost.unpriced:
+                place.unpriced.total += 1
             else:
-                place.cost.inc(attempt.cost.total / 1e9)
+                place.cost.total += cost.total
         if call.course is not None:
-            now = call.started + attempt.duration_us / 1e6
-            place.circuit.set(call.course.table.health.state(target.slot, now))
-        if attempt.outcome == v1.ATTEMPT_OUTCOME_SUCCEEDED and call.first_token is not None:
+            place.circuit = call.course.table.health.state(target.slot, call.started + seconds)
+        if call.first_token is not None and outcome == v1.ATTEMPT_OUTCOME_SUCCEEDED:
             place.first_token.observe(call.first_token - call.started)
+        place.ended += 1
 
     def call_ended(self, call: Call, error: TrunklineError | None) -> None:
         """Counts the call by its result."""
-        self._metrics.in_flight.dec()
+        self._in_flight -= 1
         reason = v1.ERROR_REASON_UNSPECIFIED if error is None else error.reason
         key = (call.operation, call.caller.name, reason)
-        child = self._calls.get(key)
-        if child is None:
+        tally = self._calls.get(key)
+        if tally is None:
             word = "ok" if error is None else REASONS[reason]
-            child = self._calls[key] = self._metrics.calls.labels(*key[:2], word)
-        child.inc()
+            tally = self._calls[key] = Tally(self._metrics.calls.labels(*key[:2], word))
+        tally.total += 1
         self._seconds[call.operation].observe(call.ended - call.started)
 
     def _place(self, target: Deployment) -> _Place:
@@ -163,3 +213,13 @@ class CallMetrics:
             place = _Place(self._metrics, target.provider, name)
             self._places[target.provider, name] = place
         return place
+
+    def _flush(self) -> None:
+        # Copies, because the loop may add to them meanwhile.
+        self._metrics.in_flight.set(self._in_flight)
+        for place in self._places.copy().values():
+            place.flush()
+        for tally in self._calls.copy().values():
+            tally.flush()
+        for spread in self._seconds.values():
+            spread.flush()
