@@ -59,9 +59,11 @@ class _UsageOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UsageOut
     USAGE_OUTCOME_SUCCEEDED: _UsageOutcome.ValueType  # 1
     """It gave its answer."""
     USAGE_OUTCOME_FAILED: _UsageOutcome.ValueType  # 2
-    """It failed."""
+    """It failed. A call that ran into its deadline failed, with the reason TIMEOUT."""
     USAGE_OUTCOME_CANCELLED: _UsageOutcome.ValueType  # 3
-    """It was given up: the caller went away, the deadline passed, or a hedge won."""
+    """It was given up: the caller went away; of an attempt also: the deadline passed, or a hedge
+    won.
+    """
 
 class UsageOutcome(_UsageOutcome, metaclass=_UsageOutcomeEnumTypeWrapper):
     """UsageOutcome is what became of a call or of an attempt."""
@@ -71,9 +73,11 @@ USAGE_OUTCOME_UNSPECIFIED: UsageOutcome.ValueType  # 0
 USAGE_OUTCOME_SUCCEEDED: UsageOutcome.ValueType  # 1
 """It gave its answer."""
 USAGE_OUTCOME_FAILED: UsageOutcome.ValueType  # 2
-"""It failed."""
+"""It failed. A call that ran into its deadline failed, with the reason TIMEOUT."""
 USAGE_OUTCOME_CANCELLED: UsageOutcome.ValueType  # 3
-"""It was given up: the caller went away, the deadline passed, or a hedge won."""
+"""It was given up: the caller went away; of an attempt also: the deadline passed, or a hedge
+won.
+"""
 Global___UsageOutcome: _TypeAlias = UsageOutcome  # noqa: Y015
 
 @_typing.final
@@ -122,6 +126,7 @@ class UsageEvent(_message.Message):
     PROJECT_FIELD_NUMBER: _builtins.int
     KEY_NAME_FIELD_NUMBER: _builtins.int
     TIER_FIELD_NUMBER: _builtins.int
+    SERVICE_FIELD_NUMBER: _builtins.int
     USER_ID_FIELD_NUMBER: _builtins.int
     AGENT_ID_FIELD_NUMBER: _builtins.int
     WORKFLOW_ID_FIELD_NUMBER: _builtins.int
@@ -168,8 +173,9 @@ class UsageEvent(_message.Message):
     ROUTER_VERSION_FIELD_NUMBER: _builtins.int
     SCHEMA_VERSION_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
-    """The event's own id, 32 hexadecimal digits, unique among all events of all replicas. A
-    store that has this id already drops the event: it is the same one again.
+    """The event's own id, unique among all events of all replicas: 32 hexadecimal digits for a
+    call, and for an attempt its call's id, a hyphen and attempt_number. A store that has this
+    id already drops the event: it is the same one again.
     """
     kind: Global___UsageEventKind.ValueType
     """Whether this is a call or an attempt."""
@@ -201,6 +207,10 @@ class UsageEvent(_message.Message):
     """The name of the key or identity that called; never the key itself."""
     tier: _builtins.str
     """The tenant's subscription tier at the time. Empty means none."""
+    service: _builtins.str
+    """The service that called, where its identity names one, as a client certificate does. Empty
+    means not known.
+    """
     user_id: _builtins.str
     """The person served, as the caller's context names them. Empty means not said."""
     agent_id: _builtins.str
@@ -346,6 +356,7 @@ class UsageEvent(_message.Message):
         project: _builtins.str = ...,
         key_name: _builtins.str = ...,
         tier: _builtins.str = ...,
+        service: _builtins.str = ...,
         user_id: _builtins.str = ...,
         agent_id: _builtins.str = ...,
         workflow_id: _builtins.str = ...,
@@ -394,7 +405,7 @@ class UsageEvent(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "answered_model", b"answered_model", "attempt_count", b"attempt_count", "attempt_number", b"attempt_number", "cache_status", b"cache_status", "call_id", b"call_id", "candidate_count", b"candidate_count", "chunk_count", b"chunk_count", "cost", b"cost", "decide_us", b"decide_us", "deployment", b"deployment", "duration_us", b"duration_us", "end_time_unix_us", b"end_time_unix_us", "error_reason", b"error_reason", "event_id", b"event_id", "expected_cost_nanos", b"expected_cost_nanos", "fallback_count", b"fallback_count", "finish_reason", b"finish_reason", "first_token_us", b"first_token_us", "hedge_count", b"hedge_count", "hedged", b"hedged", "http_status", b"http_status", "inter_chunk_max_us", b"inter_chunk_max_us", "inter_chunk_mean_us", b"inter_chunk_mean_us", "key_name", b"key_name", "kind", b"kind", "labels", b"labels", "model", b"model", "operation", b"operation", "outcome", b"outcome", "project", b"project", "provider", b"provider", "provider_model", b"provider_model", "provider_request_id", b"provider_request_id", "queue_us", b"queue_us", "region", b"region", "replica", b"replica", "request_id", b"request_id", "requested_model", b"requested_model", "reservation_id", b"reservation_id", "retry_count", b"retry_count", "route", b"route", "router_version", b"router_version", "saved_cost_nanos", b"saved_cost_nanos", "schema_version", b"schema_version", "snapshot_version", b"snapshot_version", "start_time_unix_us", b"start_time_unix_us", "strategy", b"strategy", "streamed", b"streamed", "tenant", b"tenant", "tier", b"tier", "trace_id", b"trace_id", "upstream_us", b"upstream_us", "usage", b"usage", "user_id", b"user_id", "worker", b"worker", "workflow_id", b"workflow_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "answered_model", b"answered_model", "attempt_count", b"attempt_count", "attempt_number", b"attempt_number", "cache_status", b"cache_status", "call_id", b"call_id", "candidate_count", b"candidate_count", "chunk_count", b"chunk_count", "cost", b"cost", "decide_us", b"decide_us", "deployment", b"deployment", "duration_us", b"duration_us", "end_time_unix_us", b"end_time_unix_us", "error_reason", b"error_reason", "event_id", b"event_id", "expected_cost_nanos", b"expected_cost_nanos", "fallback_count", b"fallback_count", "finish_reason", b"finish_reason", "first_token_us", b"first_token_us", "hedge_count", b"hedge_count", "hedged", b"hedged", "http_status", b"http_status", "inter_chunk_max_us", b"inter_chunk_max_us", "inter_chunk_mean_us", b"inter_chunk_mean_us", "key_name", b"key_name", "kind", b"kind", "labels", b"labels", "model", b"model", "operation", b"operation", "outcome", b"outcome", "project", b"project", "provider", b"provider", "provider_model", b"provider_model", "provider_request_id", b"provider_request_id", "queue_us", b"queue_us", "region", b"region", "replica", b"replica", "request_id", b"request_id", "requested_model", b"requested_model", "reservation_id", b"reservation_id", "retry_count", b"retry_count", "route", b"route", "router_version", b"router_version", "saved_cost_nanos", b"saved_cost_nanos", "schema_version", b"schema_version", "service", b"service", "snapshot_version", b"snapshot_version", "start_time_unix_us", b"start_time_unix_us", "strategy", b"strategy", "streamed", b"streamed", "tenant", b"tenant", "tier", b"tier", "trace_id", b"trace_id", "upstream_us", b"upstream_us", "usage", b"usage", "user_id", b"user_id", "worker", b"worker", "workflow_id", b"workflow_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

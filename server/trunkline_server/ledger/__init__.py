@@ -1,0 +1,1 @@
+"""Usage events: recorded, journaled before the answer leaves, shipped, and reported on."""
