@@ -115,7 +115,7 @@ class Engine:
         now = self._services.clock.monotonic()
         chosen = plan(snapshot, query, health, now, self._services.rng, dry_run=True)
         decide_into(response.decision, snapshot, chosen, chosen.targets[0])
-        in_full = request.routing.explain
+        in_full = request.HasField("routing") and request.routing.explain
         if explained or in_full:
             explain_into(response, snapshot, health, now, chosen, in_full=in_full)
 

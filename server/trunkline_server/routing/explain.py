@@ -72,14 +72,17 @@ def explain_into(
     # Nothing is drawn here: scores are the part of a strategy that needs no luck.
     case = Case(chosen.pool, query, health, now, _NO_LUCK, 0, frozenset())
     strategy = STRATEGIES[chosen.strategy]
+    # The cards of a fixed strategy hold scores and parts: scores are needed only to sort by.
+    fixed = strategy.fixed and not in_full
     field = [*targets, *others]
-    scored = list(zip(strategy.scores(field, case), field, strict=True))
+    scores = [0.0] * len(field)
+    if not fixed or len(others) > 1:
+        scores = strategy.scores(field, case)
+    scored = list(zip(scores, field, strict=True))
     if len(others) > 1:
         # Stable: equal scores stay in the route's order.
         scored[len(targets) :] = sorted(scored[len(targets) :], key=_SCORE, reverse=True)
-    counts = strategy.counts(chosen.route)
-    # The cards of a fixed strategy hold the score and its parts.
-    fixed = strategy.fixed and not in_full
+    counts = {} if fixed else strategy.counts(chosen.route)
     cards = snapshot.cards[chosen.strategy if fixed else v1.STRATEGY_UNSPECIFIED]
     costs: _Costs = {}
     add = response.candidates.add
@@ -87,11 +90,11 @@ def explain_into(
         candidate = add()
         card = cards.get(row.name)
         if card is None:
-            card = _card(row)
+            card = _keep(_card(row), cards, snapshot)
             if fixed:
-                card.score = score
-                _add_parts(card, row, case, counts, counts)
-            _keep(card, cards, snapshot)
+                (card.score,) = strategy.scores([row], case)
+                weights = strategy.counts(chosen.route)
+                _add_parts(card, row, case, weights, weights)
         candidate.CopyFrom(card)
         _update(candidate, row, case, costs)
         if rank <= len(targets):
@@ -228,10 +231,11 @@ def _no_amounts(row: Deployment) -> v1.Cost:
     return v1.Cost(estimated=True, unpriced=row.price is None)
 
 
-def _keep(card: v1.Candidate, cards: dict[str, v1.Candidate], snapshot: Snapshot) -> None:
+def _keep(card: v1.Candidate, cards: dict[str, v1.Candidate], snapshot: Snapshot) -> v1.Candidate:
     if len(cards) >= max(_CANDIDATES, 2 * len(snapshot.deployments)):
         cards.clear()
     cards[card.deployment] = card
+    return card
 
 
 def _update(candidate: v1.Candidate, row: Deployment, case: Case, costs: _Costs) -> None:

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Generic, TypeVar, cast
+from typing import Generic, TypeVar
 
 from trunkline_server.routing.draws import Case
 from trunkline_server.routing.pools import Pool
@@ -45,10 +45,10 @@ class Strategy(ABC, Generic[Ready]):
 
     def ready(self, pool: Pool) -> Ready:
         """What the strategy has of a pool, which is prepared on its first use."""
-        ready = pool.prepared.get(self)
+        ready: Ready | None = pool.prepared.get(self)
         if ready is None:
             ready = pool.prepared[self] = self.prepare(pool)
-        return cast("Ready", ready)
+        return ready
 
 
 class Direct(Strategy[Pool]):
