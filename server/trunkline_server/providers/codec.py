@@ -6,14 +6,13 @@ request it is given: a retry or a fallback encodes the same request again.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from trunkline import v1
 from trunkline_server.errors import UpstreamError
 
 
-@dataclass(frozen=True, slots=True)
-class WireRequest:
+class WireRequest(NamedTuple):
     """One HTTP request to a provider, without origin and credentials.
 
     `path` begins with a slash and is joined to the provider's base URL. `headers` holds only

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
+from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
+
 from trunkline import v1
 from trunkline_server.providers.openai_errors import reported_error
 from trunkline_server.providers.openai_messages import Json
@@ -47,6 +49,8 @@ _FINISH_REASONS: Mapping[str, v1.FinishReason.ValueType] = {
     "sensitive": v1.FINISH_REASON_CONTENT_FILTER,
 }
 
+_Parts = RepeatedCompositeFieldContainer[v1.Part]
+
 # What JSON's numbers become; a bool is none, though Python's int is its base.
 _NUMBERS = frozenset({float, int})
 
@@ -67,12 +71,12 @@ def decode_chat(body: bytes, into: v1.GenerateResponse) -> None:
     if not isinstance(message, dict):
         raise senseless("the answer holds no message")
     into.model = text_of(document.get("model"))
-    into.message.role = v1.ROLE_ASSISTANT
-    into.message.parts.extend(_parts(message, text_of(document.get("id"))))
-    into.vendor_finish_reason = text_of(choice.get("finish_reason"))
-    into.finish_reason = finish_reason(
-        into.vendor_finish_reason, refused=bool(message.get("refusal"))
-    )
+    answer = into.message
+    answer.role = v1.ROLE_ASSISTANT
+    _add_parts(message, text_of(document.get("id")), answer.parts)
+    word = text_of(choice.get("finish_reason"))
+    into.vendor_finish_reason = word
+    into.finish_reason = finish_reason(word, refused=bool(message.get("refusal")))
     usage = document.get("usage")
     if isinstance(usage, dict):
         read_usage(usage, into.usage, true_total_tokens(message))
@@ -121,13 +125,13 @@ def _first_choice(document: Json) -> Json:
     return choices[0]
 
 
-def _parts(message: Json, response_id: str) -> list[v1.Part]:
-    """The message's parts: reasoning, text, refusal, images, audio, tool calls."""
-    parts: list[v1.Part] = []
-    entries = detail_entries(message)
-    parts.extend(_detail_parts(entries))
+def _add_parts(message: Json, response_id: str, parts: _Parts) -> None:
+    """Adds the message's parts: reasoning, text, refusal, images, audio, tool calls."""
     texts: dict[str, str] = {}
-    if not tells_text(entries):
+    entries = detail_entries(message) if "reasoning_details" in message else []
+    if entries:
+        parts.extend(_detail_parts(entries))
+    if not entries or not tells_text(entries):
         plain = reasoning_text(message)
         if plain:
             texts["reasoning"] = plain
@@ -136,12 +140,12 @@ def _parts(message: Json, response_id: str) -> list[v1.Part]:
             texts[kind] = texts.get(kind, "") + text
     for kind, text in texts.items():
         if kind == "text":
-            parts.append(v1.Part(text=text))
+            parts.add().text = text
         else:
-            parts.append(v1.Part(reasoning=v1.Reasoning(text=text)))
+            parts.add().reasoning.text = text
     refusal = text_of(message.get("refusal"))
     if refusal:
-        parts.append(v1.Part(text=refusal))
+        parts.add().text = refusal
     if "images" in message:
         parts.extend(image_parts(message))
     audio = message.get("audio")
@@ -149,8 +153,8 @@ def _parts(message: Json, response_id: str) -> list[v1.Part]:
         data = decode_base64(text_of(audio.get("data")))
         transcript = text_of(audio.get("transcript"))
         parts.append(audio_part(text_of(audio.get("id")), data, transcript))
-    parts.extend(_call_parts(message, response_id))
-    return parts
+    if "tool_calls" in message or "function_call" in message:
+        parts.extend(_call_parts(message, response_id))
 
 
 def _detail_parts(entries: list[Json]) -> list[v1.Part]:

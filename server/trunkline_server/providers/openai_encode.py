@@ -56,7 +56,8 @@ def encode_chat(request: v1.GenerateRequest, target: CodecTarget, *, stream: boo
         _tool_choice(request.tool_choice, target, body)
     if request.HasField("response_format"):
         _response_format(request.response_format, body)
-    _user(request.context, target, body)
+    if request.HasField("context"):
+        _user(request.context, target, body)
     if request.HasField("provider_options"):
         _merge_options(request.provider_options, _CHAT_OWN_FIELDS, body)
     return WireRequest(_path("/chat/completions", target), orjson.dumps(body))
@@ -69,7 +70,8 @@ def encode_embeddings(request: v1.EmbedRequest, target: CodecTarget) -> WireRequ
         body["dimensions"] = request.dimensions
     if enabled(target, "embed_base64"):
         body["encoding_format"] = "base64"
-    _user(request.context, target, body)
+    if request.HasField("context"):
+        _user(request.context, target, body)
     if request.HasField("provider_options"):
         _merge_options(request.provider_options, _EMBED_OWN_FIELDS, body)
     return WireRequest(_path("/embeddings", target), orjson.dumps(body))

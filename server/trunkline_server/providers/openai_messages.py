@@ -19,6 +19,13 @@ Json = dict[str, Any]
 
 DIALECT = "openai"
 
+# What the roles are called; that of the system goes by a flag.
+_ROLES: Mapping[v1.Role.ValueType, str] = {
+    v1.ROLE_USER: "user",
+    v1.ROLE_ASSISTANT: "assistant",
+    v1.ROLE_SYSTEM: "",
+}
+
 _DETAILS: Mapping[v1.ImageDetail.ValueType, str] = {
     v1.IMAGE_DETAIL_LOW: "low",
     v1.IMAGE_DETAIL_HIGH: "high",
@@ -37,26 +44,39 @@ def encode_messages(messages: Sequence[v1.Message], target: CodecTarget) -> list
     """The vendor's messages. Raises INVALID_REQUEST for what the dialect cannot carry."""
     encoded: list[Json] = []
     for index, message in enumerate(messages):
-        path = f"messages[{index}]"
-        match message.role:
-            case v1.ROLE_TOOL:
-                encoded.extend(_tool_results(message, path))
-                continue
-            case v1.ROLE_ASSISTANT:
-                entry = _assistant(message, path, target)
-            case v1.ROLE_USER:
-                entry = {"role": "user", "content": _content(message, path, target, _user_part)}
-            case v1.ROLE_SYSTEM:
-                entry = {
-                    "role": word(target, "system_role"),
-                    "content": _content(message, path, target, _text_part),
-                }
-            case _:
-                raise invalid(f"{path}.role", "is not set")
+        role = message.role
+        text = _only_text(message.parts)
+        if text and role in _ROLES:
+            entry = {"role": _ROLES[role] or word(target, "system_role"), "content": text}
+        elif role == v1.ROLE_TOOL:
+            encoded += _tool_results(message, f"messages[{index}]")
+            continue
+        else:
+            entry = _entry(message, f"messages[{index}]", target)
         if message.name and enabled(target, "message_names"):
             entry["name"] = message.name
         encoded.append(entry)
     return encoded
+
+
+def _only_text(parts: Sequence[v1.Part]) -> str:
+    """The text of a message that is nothing else, as most are; empty for any other."""
+    if len(parts) != 1 or parts[0].cache_breakpoint:
+        return ""
+    return parts[0].text
+
+
+def _entry(message: v1.Message, path: str, target: CodecTarget) -> Json:
+    match message.role:
+        case v1.ROLE_ASSISTANT:
+            return _assistant(message, path, target)
+        case v1.ROLE_USER:
+            return {"role": "user", "content": _content(message, path, target, _user_part)}
+        case v1.ROLE_SYSTEM:
+            content = _content(message, path, target, _text_part)
+            return {"role": word(target, "system_role"), "content": content}
+        case _:
+            raise invalid(f"{path}.role", "is not set")
 
 
 def _content(

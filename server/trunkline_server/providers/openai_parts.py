@@ -6,7 +6,7 @@ recorded answers (tests/corpus/test_openai.py).
 
 from base64 import b64decode
 from binascii import Error as Base64Error
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from hashlib import blake2s
 from typing import Any
 
@@ -49,19 +49,22 @@ def text_of(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
-def content_pieces(content: Any) -> Iterator[tuple[str, str]]:
+def content_pieces(content: Any) -> Iterable[tuple[str, str]]:
     """("text" or "reasoning", its text) for each piece of a message's content."""
     if isinstance(content, str):
-        yield "text", content
-    elif isinstance(content, list):
-        for piece in content:
-            if not isinstance(piece, dict):
-                continue
-            if piece.get("type") == "thinking":
-                for _, text in content_pieces(piece.get("thinking")):
-                    yield "reasoning", text
-            else:
-                yield "text", text_of(piece.get("text"))
+        return (("text", content),)
+    return _pieces(content) if isinstance(content, list) else ()
+
+
+def _pieces(content: list[Any]) -> Iterator[tuple[str, str]]:
+    for piece in content:
+        if not isinstance(piece, dict):
+            continue
+        if piece.get("type") == "thinking":
+            for _, text in content_pieces(piece.get("thinking")):
+                yield "reasoning", text
+        else:
+            yield "text", text_of(piece.get("text"))
 
 
 def reasoning_text(message: Json) -> str:

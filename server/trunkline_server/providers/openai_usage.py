@@ -5,11 +5,13 @@ hosts do not, and their `total_tokens` tells: it exceeds the sum of the two by w
 Both are seen in recorded answers (tests/corpus/test_openai.py).
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from trunkline import v1
 
 _LARGEST = 2**53
+_NONE: Mapping[str, int] = {}
 
 
 def read_usage(usage: dict[str, Any], into: v1.Usage, true_total: int = 0) -> None:
@@ -18,26 +20,27 @@ def read_usage(usage: dict[str, Any], into: v1.Usage, true_total: int = 0) -> No
     `true_total` is the total as the model's own vendor counted it, where a gateway passes it
     on; zero where it is unknown. Counts that are no counts are taken as zero.
     """
-    prompt = _nested(usage, "prompt_tokens_details")
-    completion = _nested(usage, "completion_tokens_details")
-    entered = _count(usage, "prompt_tokens")
-    written = _count(usage, "completion_tokens")
+    counts = _counts(usage)
+    prompt = _counts(usage.get("prompt_tokens_details"))
+    completion = _counts(usage.get("completion_tokens_details"))
+    entered = counts.get("prompt_tokens", 0)
+    written = counts.get("completion_tokens", 0)
     # DeepSeek and Together tell of the cache beside the totals, Vercel of what it wrote there,
     # and Alibaba of that by Anthropic's name among the details.
     cached = (
-        _count(prompt, "cached_tokens")
-        or _count(usage, "prompt_cache_hit_tokens")
-        or _count(usage, "cached_tokens")
+        prompt.get("cached_tokens")
+        or counts.get("prompt_cache_hit_tokens")
+        or counts.get("cached_tokens", 0)
     )
     cache_write = (
-        _count(prompt, "cache_write_tokens")
-        or _count(prompt, "cache_creation_input_tokens")
-        or _count(usage, "cache_creation_input_tokens")
+        prompt.get("cache_write_tokens")
+        or prompt.get("cache_creation_input_tokens")
+        or counts.get("cache_creation_input_tokens", 0)
     )
-    reasoning = _count(completion, "reasoning_tokens")
+    reasoning = completion.get("reasoning_tokens", 0)
     if cached + cache_write > entered:
         entered += cached + cache_write  # Gateways before Anthropic: a part exceeds no whole.
-    left_out = max(_count(usage, "total_tokens"), true_total) - entered - written
+    left_out = max(counts.get("total_tokens", 0), true_total) - entered - written
     if left_out > 0:
         if left_out != reasoning and left_out in {cached + cache_write, cache_write}:
             entered += left_out
@@ -47,21 +50,22 @@ def read_usage(usage: dict[str, Any], into: v1.Usage, true_total: int = 0) -> No
             written += left_out
             reasoning = reasoning or left_out
     into.Clear()
+    into.source = v1.USAGE_SOURCE_PROVIDER
     into.input_tokens = entered
     into.output_tokens = written
-    into.cached_input_tokens = min(cached, entered)
-    into.cache_write_tokens = min(cache_write, entered - into.cached_input_tokens)
-    # OpenRouter counts the reasoning by another tokenizer, so that it can exceed the whole.
-    into.reasoning_tokens = min(reasoning, written)
-    into.output_audio_tokens = min(_count(completion, "audio_tokens"), written)
-    into.input_audio_tokens = min(_count(prompt, "audio_tokens"), entered)
-    if into.input_audio_tokens:
-        into.cached_input_audio_tokens = min(
-            _count(_nested(prompt, "cached_tokens_details"), "audio_tokens"),
-            into.cached_input_tokens,
-            into.input_audio_tokens,
-        )
-    into.source = v1.USAGE_SOURCE_PROVIDER
+    if reasoning:
+        # OpenRouter counts the reasoning by another tokenizer, so that it can exceed the whole.
+        into.reasoning_tokens = min(reasoning, written)
+    if cached:
+        cached = into.cached_input_tokens = min(cached, entered)
+    if cache_write:
+        into.cache_write_tokens = min(cache_write, entered - cached)
+    if "audio_tokens" in completion:
+        into.output_audio_tokens = min(completion["audio_tokens"], written)
+    if "audio_tokens" in prompt:
+        audio = into.input_audio_tokens = min(prompt["audio_tokens"], entered)
+        details = _counts(usage["prompt_tokens_details"].get("cached_tokens_details"))
+        into.cached_input_audio_tokens = min(details.get("audio_tokens", 0), cached, audio)
 
 
 def true_total_tokens(message: dict[str, Any]) -> int:
@@ -72,17 +76,24 @@ def true_total_tokens(message: dict[str, Any]) -> int:
     metadata = message.get("provider_metadata")
     if not isinstance(metadata, dict):
         return 0
-    return _count(_nested(_nested(metadata, "google"), "usageMetadata"), "totalTokenCount")
+    google = metadata.get("google")
+    report = google.get("usageMetadata") if isinstance(google, dict) else None
+    return _counts(report).get("totalTokenCount", 0)
 
 
-def _nested(data: dict[str, Any], name: str) -> dict[str, Any]:
-    inner = data.get(name)
-    return inner if isinstance(inner, dict) else {}
-
-
-def _count(data: dict[str, Any], name: str) -> int:
-    value = data.get(name)
-    if type(value) is float and value.is_integer():
-        value = int(value)
-    # By type and not by isinstance: True is no count.
-    return value if type(value) is int and 0 <= value <= _LARGEST else 0
+def _counts(data: Any) -> Mapping[str, int]:
+    """The counts in an object that are not zero, by name; none in what is no object."""
+    if not data or not isinstance(data, dict):
+        return _NONE
+    found = {}
+    for name, value in data.items():
+        # By type and not by isinstance: True is no count.
+        if type(value) is int:
+            count = value
+        elif type(value) is float and value.is_integer():
+            count = int(value)
+        else:
+            continue
+        if 0 < count <= _LARGEST:
+            found[name] = count
+    return found
