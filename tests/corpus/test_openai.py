@@ -181,8 +181,8 @@ def decode_stream(pieces: list[bytes]) -> tuple[v1.Message, v1.StreamEnd]:
     decoder = CODEC.stream_decoder()
     assembler = MessageAssembler()
     events = [event for piece in pieces for event in parser.feed(piece)]
-    for event in [*events, *parser.finish()]:
-        for delta in decoder.feed(event.event, event.data):
+    for name, data in [*events, *parser.finish()]:
+        for delta in decoder.feed(name, data):
             assembler.add(delta)
     return assembler.message(), decoder.finish()
 

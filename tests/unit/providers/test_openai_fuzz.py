@@ -104,8 +104,8 @@ def damaged_stream(chunks: list[Any], rng: random.Random) -> bytes:
 
 def run_stream(body: bytes) -> None:
     parser, decoder = SseParser(), CODEC.stream_decoder()
-    for event in [*parser.feed(body), *parser.finish()]:
-        for delta in decoder.feed(event.event, event.data):
+    for event, data in [*parser.feed(body), *parser.finish()]:
+        for delta in decoder.feed(event, data):
             assert delta.WhichOneof("kind")
     decoder.finish()
 
