@@ -59,7 +59,7 @@ class Journal:
         watch: LedgerWatch,
         waiting: int = 0,
     ) -> None:
-        self._directory = directory
+        self.directory = directory
         self._options = options
         self._watch = watch
         self._loop = asyncio.get_running_loop()
@@ -188,7 +188,7 @@ class Journal:
         file = self._file
         if file is not None and (self._begun or self._size < self._options.segment_bytes):
             return file
-        new = self._directory.open_new(self._number + 1)
+        new = self.directory.open_new(self._number + 1)
         self._number += 1
         self._size = 0
         self._file = new
