@@ -1,0 +1,1 @@
+"""The answer cache: exact answers kept for a tenant, and identical calls made once."""
