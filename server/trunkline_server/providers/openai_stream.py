@@ -30,8 +30,8 @@ from trunkline_server.providers.openai_parts import (
 )
 from trunkline_server.providers.openai_usage import read_usage, true_total_tokens
 
-# A chunk with choices and without any of these reports no error.
-_MAY_TELL_ERROR = frozenset({"error", "x_groq"})
+# What most deltas hold at most.
+_PLAIN_FIELDS = frozenset({"content", "role"})
 _REASONING_FIELDS = frozenset({"reasoning", "reasoning_content", "reasoning_details"})
 
 
@@ -90,7 +90,8 @@ class OpenAIStreamDecoder:
             self._close(deltas)
             return deltas
         chunk = load(data)
-        if event == "error" or "choices" not in chunk or not _MAY_TELL_ERROR.isdisjoint(chunk):
+        # A chunk with choices and without any of these reports no error.
+        if event == "error" or "choices" not in chunk or "error" in chunk or "x_groq" in chunk:
             _raise_reported(event, chunk)
         if not self.model:
             self.model = text_of(chunk.get("model"))
@@ -99,7 +100,8 @@ class OpenAIStreamDecoder:
         choices = chunk.get("choices")
         if choices:
             self._choices(choices, deltas)
-        self._take_usage(chunk)
+        if self._raw_usage is not None or chunk.get("usage") or "x_groq" in chunk:
+            self._take_usage(chunk)
         return deltas
 
     def finish(self) -> v1.StreamEnd:
@@ -134,8 +136,8 @@ class OpenAIStreamDecoder:
             delta = choice.get("delta")
             if isinstance(delta, dict):
                 self._delta(delta, deltas)
-            word = text_of(choice.get("finish_reason"))
-            if word:
+            word = choice.get("finish_reason")
+            if word and isinstance(word, str):
                 # Hosts repeat it in the chunk with the usage.
                 self._finish_word = self._finish_word or word
                 self._close(deltas)
@@ -143,7 +145,8 @@ class OpenAIStreamDecoder:
                 self._take_usage(choice)  # Moonshot puts it here.
 
     def _delta(self, delta: Json, deltas: list[v1.StreamDelta]) -> None:
-        if not _REASONING_FIELDS.isdisjoint(delta):
+        plain = _PLAIN_FIELDS.issuperset(delta)
+        if not plain and not _REASONING_FIELDS.isdisjoint(delta):
             self._reasoning(delta, deltas)
         content = delta.get("content")
         if isinstance(content, str):
@@ -151,6 +154,10 @@ class OpenAIStreamDecoder:
         elif content:
             for kind, text in content_pieces(content):
                 self._piece(kind, text, deltas)
+        if not plain:
+            self._beside_content(delta, deltas)
+
+    def _beside_content(self, delta: Json, deltas: list[v1.StreamDelta]) -> None:
         if delta.get("refusal"):
             self._refused = True
             self._piece("refusal", text_of(delta["refusal"]), deltas)
