@@ -1,12 +1,10 @@
 """The port to providers over HTTP: what the attempt loop needs of a client, and no more."""
 
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
-@dataclass(frozen=True, slots=True)
-class HttpRequest:
+class HttpRequest(NamedTuple):
     """One request, ready to send.
 
     `url` is absolute and already encoded. `headers` are complete but for host and
@@ -26,8 +24,7 @@ class HttpRequest:
     max_body_bytes: int = 64 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class HttpResponse:
+class HttpResponse(NamedTuple):
     """A response read whole. Header names are lower case; of repeated headers the last counts."""
 
     status: int

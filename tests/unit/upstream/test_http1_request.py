@@ -180,6 +180,15 @@ def test_what_is_remembered_is_told_apart(encoder: RequestEncoder) -> None:
 
 def test_memory_is_bounded_and_shows_no_secret(encoder: RequestEncoder) -> None:
     for number in range(5_000):
-        encoder.encode(request(f"http://a/{number}", headers=(("x-key", f"secret-{number}"),)))
-    assert max(len(memory) for memory in vars(encoder).values() if isinstance(memory, dict)) <= 512
+        headers = ((f"x-{number}", f"secret-{number}"),)
+        encoder.encode(request(f"http://a/{number}", headers=headers))
+    memories = [memory for memory in vars(encoder).values() if isinstance(memory, dict)]
+    assert len(memories) == 2
+    assert max(map(len, memories)) <= 512
+    assert "secret" not in repr(memories)
     assert "secret" not in repr(encoder)
+
+
+def test_the_clients_own_name_adds_no_line() -> None:
+    with pytest.raises(ValueError, match="user-agent"):
+        RequestEncoder("me\r\nx: y", "identity")

@@ -97,7 +97,12 @@ class Http1Client:
                 connection = await self._connect(origin, pool, request, fresh=fresh)
             exchange = Exchange(self._loop, request.max_body_bytes, gather=gather)
             connection.begin(exchange, head, request.body, request.header_timeout)
-            await exchange.wait()
+            try:
+                await exchange.woken
+            except BaseException:
+                # A task that is cancelled here closes the connection.
+                exchange.abort()
+                raise
             if not exchange.repeatable or self._closed:
                 break
         if exchange.fault is not None and (gather or not exchange.status):

@@ -21,17 +21,13 @@ _JOIN_BYTES = 64 * 1024
 
 _VERSIONS = frozenset({"1.1", "1.0"})
 
-# Field names as they come and as they are handed on. Vendors use few; whoever sends ever new
-# ones fills no more than this.
-_MAX_NAMES = 1024
-_names: dict[bytes, str] = {}
+# The fields that say how the body comes. Only they are looked at on the way.
+_LENGTH, _TRANSFER, _ENCODING = b"content-length", b"transfer-encoding", b"content-encoding"
+_FRAMING = frozenset({_LENGTH, _TRANSFER, _ENCODING})
 
 
-def _learn(name: bytes) -> str:
-    lower = name.decode("latin-1").lower()
-    if len(_names) < _MAX_NAMES and len(name) < 100:
-        _names[name] = lower
-    return lower
+def _size(field: tuple[bytes, bytes]) -> int:
+    return len(field[0]) + len(field[1])
 
 
 class Owner(Protocol):
@@ -101,7 +97,7 @@ class Connection(asyncio.Protocol):
         # piece of its body, its fields, the interim responses before it, and whether the
         # connection may be kept.
         self._bare_bytes = 0
-        self._fields = 0
+        self._fields: list[tuple[bytes, bytes]] = []
         self._interim = 0
         self._keep = False
 
@@ -129,8 +125,11 @@ class Connection(asyncio.Protocol):
             return
         self._exchange = exchange
         self._used = True
-        self._bare_bytes = self._fields = self._interim = 0
-        self._expire_at(now + header_timeout)
+        self._bare_bytes = self._interim = 0
+        self._fields = []
+        self._due = now + header_timeout
+        if self._due < self._rings_at:
+            self._set_timer()
         if len(body) > _JOIN_BYTES:
             transport.write(head)
             transport.write(body)
@@ -151,7 +150,8 @@ class Connection(asyncio.Protocol):
     def free(self) -> None:
         """The response is done with: keeps the connection if nothing speaks against it."""
         transport = self._transport
-        self.resume()
+        if self._paused:
+            self.resume()
         if (
             self._keep
             and not self._gone
@@ -159,7 +159,9 @@ class Connection(asyncio.Protocol):
             # A vendor that answers before it has read the request will not read the next.
             and transport.get_write_buffer_size() == 0
         ):
-            self._expire_at(self._loop.time() + self._idle_seconds)
+            self._due = self._loop.time() + self._idle_seconds
+            if self._due < self._rings_at:
+                self._set_timer()
             self._owner.release(self)
         else:
             self.fail(Fault.ENDED)
@@ -196,7 +198,16 @@ class Connection(asyncio.Protocol):
                 # and take the responses of other protocols.
                 if data[0] != 0x48:
                     raise HttpParserError
-            self._feed(exchange, parser, data)
+            size = len(data)
+            if size <= _PART_BYTES and self._bare_bytes + size < _MAX_HEAD_BYTES:
+                self._bare_bytes += size
+                parser.feed_data(data)
+                if not (exchange.status or self._bare_bytes):
+                    self._bare_bytes = size
+                if len(self._fields) > _MAX_FIELDS:
+                    self._refuse_fields(exchange)
+            else:
+                self._feed_in_parts(exchange, parser, data)
         except (HttpParserError, HttpParserUpgrade):
             # After the end of the response it is what follows that is wrong.
             self._keep = False
@@ -233,23 +244,8 @@ class Connection(asyncio.Protocol):
             raise _Unwanted
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        exchange = self._exchange
-        if exchange is None:
-            raise _Unwanted
-        self._fields += 1
-        if exchange.status:
-            # A trailer; none is of use.
-            if self._fields > _MAX_FIELDS or len(name) + len(value) > _MAX_HEAD_BYTES:
-                raise _Unwanted
-            return
-        if self._fields > _MAX_FIELDS:
-            exchange.fault = Fault.TOO_LARGE
-            raise _Unwanted
-        key = _names.get(name) or _learn(name)
-        text = value.rstrip().decode("latin-1")
-        if key == "transfer-encoding" and key in exchange.headers:
-            text = f"{exchange.headers[key]}, {text}"
-        exchange.headers[key] = text
+        # Judged after each part that is parsed, and when the head or the trailer is complete.
+        self._fields.append((name, value))
 
     def on_headers_complete(self) -> None:
         exchange = self._exchange
@@ -260,28 +256,34 @@ class Connection(asyncio.Protocol):
         version = parser.get_http_version()
         if status < 100 or status == 101 or version not in _VERSIONS:
             raise _Unwanted
-        headers = exchange.headers
+        fields, self._fields = self._fields, []
+        if len(fields) > _MAX_FIELDS:
+            self._refuse_fields(exchange)
         if status < 200:
-            headers.clear()
             return
+        framing: dict[bytes, bytes] = {}
+        for name, value in fields:
+            key = name.lower()
+            if key in _FRAMING:
+                # Codings that are told one by one are one list.
+                more = key == _TRANSFER and key in framing
+                framing[key] = framing[key] + b"," + value if more else value.rstrip()
+        length, transfer = framing.get(_LENGTH), framing.get(_TRANSFER)
         self._keep = parser.should_keep_alive()
         if status in {204, 304}:
             # A 204 that announces a body may well send it.
-            if status == 204 and (
-                headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
-            ):
+            if status == 204 and (transfer is not None or length not in {None, b"0"}):
                 self._keep = False
-        elif "transfer-encoding" in headers:
-            if headers["transfer-encoding"].lower() != "chunked":
+        elif transfer is not None:
+            if transfer.lower() != b"chunked":
                 raise _Unwanted
             # RFC 9112, 6.1: the framing of such a message is not to be relied on.
             self._keep = self._keep and version == "1.1"
         else:
-            exchange.until_close = "content-length" not in headers
+            exchange.until_close = length is None
         self._due = math.inf
         self._bare_bytes = 0
-        exchange.status = status
-        exchange.begin_body()
+        exchange.begin_body(status, fields, int(length or 0), framing.get(_ENCODING, b""))
         if exchange.fault is not None:
             raise _Unwanted
 
@@ -301,6 +303,8 @@ class Connection(asyncio.Protocol):
         if exchange is None:
             raise _Unwanted
         if exchange.status:
+            if self._fields:
+                self._judge_trailer()
             exchange.complete = True
             return
         # An interim response.
@@ -308,9 +312,21 @@ class Connection(asyncio.Protocol):
         if self._interim > _MAX_INTERIM:
             raise _Unwanted
         self._bare_bytes = 0
-        self._fields = 0
+        self._fields = []
 
     # The rest is its own.
+
+    def _refuse_fields(self, exchange: Exchange) -> None:
+        """The head or the trailer has too many fields."""
+        if not exchange.status:
+            exchange.fault = Fault.TOO_LARGE
+        raise HttpParserError
+
+    def _judge_trailer(self) -> None:
+        """No trailer is of use, but each has the bounds of a head."""
+        fields = self._fields
+        if len(fields) > _MAX_FIELDS or max(map(_size, fields)) > _MAX_HEAD_BYTES:
+            raise _Unwanted
 
     def _unasked(self, data: bytes) -> None:
         """Bytes came while no response was due: on a used connection, they would be taken for
@@ -319,15 +335,8 @@ class Connection(asyncio.Protocol):
         if self._used or len(self._early) > _MAX_HEAD_BYTES:
             self.fail(Fault.MALFORMED)
 
-    def _feed(self, exchange: Exchange, parser: HttpResponseParser, data: bytes) -> None:
-        """Parses what came, in parts so small that nothing without end is taken in."""
-        size = len(data)
-        if size <= _PART_BYTES and self._bare_bytes + size < _MAX_HEAD_BYTES:
-            self._bare_bytes += size
-            parser.feed_data(data)
-            if not (exchange.status or self._bare_bytes):
-                self._bare_bytes = size
-            return
+    def _feed_in_parts(self, exchange: Exchange, parser: HttpResponseParser, data: bytes) -> None:
+        """Parses much that came, in parts so small that nothing without end is taken in."""
         view = memoryview(data)
         while view:
             room = _PART_BYTES if exchange.status else _MAX_HEAD_BYTES - self._bare_bytes
@@ -335,6 +344,8 @@ class Connection(asyncio.Protocol):
             view = view[len(part) :]
             self._bare_bytes += len(part)
             parser.feed_data(part)
+            if len(self._fields) > _MAX_FIELDS:
+                self._refuse_fields(exchange)
             if exchange.status:
                 if self._bare_bytes >= _PART_BYTES:
                     raise HttpParserError
@@ -365,22 +376,17 @@ class Connection(asyncio.Protocol):
     # One timer serves the header timeout and the idle time. Setting one costs more than a
     # call may, so a timer that rings too early is left standing and set anew when it rings.
 
-    def _expire_at(self, due: float) -> None:
-        self._due = due
-        if due < self._rings_at:
-            self._stop_timer()
-            self._set_timer(due)
-
     def _ring(self) -> None:
         self._stop_timer()
         if self._loop.time() >= self._due:
             self.fail(Fault.TIMED_OUT)
         elif self._due < math.inf:
-            self._set_timer(self._due)
+            self._set_timer()
 
-    def _set_timer(self, due: float) -> None:
-        self._rings_at = due
-        self._timer = self._loop.call_at(due, self._ring)
+    def _set_timer(self) -> None:
+        self._stop_timer()
+        self._rings_at = self._due
+        self._timer = self._loop.call_at(self._due, self._ring)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

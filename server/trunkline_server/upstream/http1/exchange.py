@@ -2,12 +2,14 @@
 
 import asyncio
 import enum
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from trunkline import v1
 from trunkline_server.errors import UpstreamError
 from trunkline_server.upstream import accounts
 from trunkline_server.upstream.http import HttpRequest
+from trunkline_server.upstream.http1.headers import Fields, Headers
 from trunkline_server.upstream.http1.inflate import is_packed
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 _STALE_SECONDS = accounts.STALE_SECONDS
 # Of a streamed body, not more than this and one read of the socket is held.
 _HIGH_WATER = 64 * 1024
+_NO_HEADERS = Headers([])
 
 
 class Fault(enum.Enum):
@@ -39,11 +42,13 @@ class Exchange:
         "blocks",
         "complete",
         "connection",
+        "encoding",
         "fault",
         "gather",
         "headers",
         "heard",
         "held",
+        "length",
         "limit",
         "loop",
         "packed",
@@ -52,7 +57,7 @@ class Exchange:
         "started",
         "status",
         "until_close",
-        "waiter",
+        "woken",
     )
 
     def __init__(
@@ -69,7 +74,10 @@ class Exchange:
         self.heard = False
         # 0 until the headers are complete.
         self.status = 0
-        self.headers: dict[str, str] = {}
+        self.headers: Mapping[str, str] = _NO_HEADERS
+        # By the headers: the body's size, 0 where they do not tell, and its compression.
+        self.length = 0
+        self.encoding = ""
         # True when the body comes compressed.
         self.packed = False
         # True when the body lasts until the connection's end.
@@ -82,34 +90,36 @@ class Exchange:
         # True when the request surely met a connection that was dead before: it was used
         # before, nothing came back, and it ended as dead connections end.
         self.repeatable = False
-        self.waiter: asyncio.Future[None] | None = loop.create_future()
+        # Done when the reader has something to look at.
+        self.woken: asyncio.Future[None] = loop.create_future()
 
     def wake(self) -> None:
         """The reader has something to look at."""
-        waiter = self.waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+        if not self.woken.done():
+            self.woken.set_result(None)
 
-    async def wait(self) -> None:
-        """Until `wake`. A task that is cancelled here closes the connection."""
-        if self.waiter is None:
-            self.waiter = self.loop.create_future()
+    async def more(self) -> None:
+        """Until `wake` is called anew, for a reader that has looked at all there is. A task
+        that is cancelled here closes the connection."""
+        self.woken = self.loop.create_future()
         try:
-            await self.waiter
+            await self.woken
         except BaseException:
             self.abort()
             raise
-        finally:
-            self.waiter = None
 
-    def begin_body(self) -> None:
+    def begin_body(self, status: int, fields: Fields, length: int, encoding: bytes) -> None:
         """The headers are complete."""
-        headers = self.headers
-        if "content-encoding" in headers and is_packed(headers["content-encoding"]):
-            self.packed = True
-            self.gather = False
+        self.status = status
+        self.headers = Headers(fields)
+        self.length = length
+        if encoding:
+            self.encoding = encoding.decode("latin-1")
+            if is_packed(self.encoding):
+                self.packed = True
+                self.gather = False
         if self.gather:
-            if int(headers.get("content-length", "0")) > self.limit:
+            if length > self.limit:
                 self.fault = Fault.TOO_LARGE
         else:
             self.wake()
@@ -132,9 +142,10 @@ class Exchange:
             return b""
         body = blocks[0] if len(blocks) == 1 else b"".join(blocks)
         self.blocks = []
-        self.held = 0
-        if self.connection is not None:
+        # Only then has the connection paused.
+        if self.held > _HIGH_WATER and self.connection is not None:
             self.connection.resume()
+        self.held = 0
         return body
 
     def fail(self, fault: Fault) -> None:

@@ -1,8 +1,8 @@
 """Requests as bytes.
 
-What repeats from call to call, the request line and the header fields, is checked and encoded
-once and kept. Both memories hold credentials: they belong to one client, are bounded, and
-stand in no repr.
+What repeats from call to call, the request line and the names of the header fields, is checked
+once and kept. The lines may hold credentials: their memory belongs to one client, is bounded,
+and stands in no repr.
 """
 
 import re
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from trunkline_server.upstream.http import HttpRequest
 
-# How many request lines and header fields are kept; a full memory is emptied.
+# How many request lines and field names are kept; a full memory is emptied.
 _MEMORY = 512
 
 # RFC 9110, 5.6.2 and 5.5: names are tokens; values hold no control character but the tab.
@@ -49,29 +49,36 @@ class _Line(NamedTuple):
     """The start of every request to one URL with one method."""
 
     origin: Origin
-    start: bytes
-    host: bytes
-    # Before the body's length, or empty when an empty body goes without one.
-    length: bytes
-    length_if_empty: bytes
+    start: str
+    host: str
+    # The line of the body's length if there is no body; empty when it goes without one.
+    length_if_empty: str
+
+
+class _Name(NamedTuple):
+    """The start of every field of one name, and its bit if it is one that may be added."""
+
+    start: str
+    bit: int
 
 
 class RequestEncoder:
     """Serialises requests; `encodings` are what their responses may be compressed with."""
 
     def __init__(self, user_agent: str, encodings: str) -> None:
+        _check("user-agent", user_agent)
         own = {"accept": "*/*", "accept-encoding": encodings, "user-agent": user_agent}
         # What is added, by which of the fields that may be added were given.
         self._added = [
-            b"".join(
-                _field(name, value)[0]
+            "".join(
+                f"{name}: {value}\r\n"
                 for name, value in own.items()
                 if not given & _OPTIONAL_FIELDS[name]
             )
             for given in range(2 ** len(_OPTIONAL_FIELDS))
         ]
         self._lines: dict[tuple[str, str], _Line] = {}
-        self._fields: dict[tuple[str, str], tuple[bytes, int]] = {}
+        self._names: dict[str, _Name] = {}
 
     def encode(self, request: HttpRequest) -> tuple[Origin, bytes]:
         """Where the request goes, and all of it but the body.
@@ -82,22 +89,21 @@ class RequestEncoder:
         line = self._lines.get(key)
         if line is None:
             line = _remember(self._lines, key, _line(*key))
-        known = self._fields
+        known = self._names
         given = 0
-        fields = []
-        for pair in request.headers:
-            field, bit = known.get(pair) or _remember(known, pair, _field(*pair))
-            fields.append(field)
+        fields = ""
+        for name, value in request.headers:
+            start, bit = known.get(name) or _remember(known, name, _name(name))
             given |= bit
+            # The first look is the cheap one, at what nearly all values are.
+            if not (value.isascii() and value.isprintable()):
+                _check(name, value)
+            fields += f"{start}{value}\r\n"
+        host = "" if given & _OPTIONAL_FIELDS["host"] else line.host
         size = len(request.body)
-        head = b"%b%b%b%b%b\r\n" % (
-            line.start,
-            b"" if given & _OPTIONAL_FIELDS["host"] else line.host,
-            b"".join(fields),
-            self._added[given],
-            b"%b%d\r\n" % (line.length, size) if size else line.length_if_empty,
-        )
-        return line.origin, head
+        length = f"content-length: {size}\r\n" if size else line.length_if_empty
+        head = f"{line.start}{host}{fields}{self._added[given]}{length}\r\n"
+        return line.origin, head.encode()
 
 
 def _remember(memory: dict[Any, Any], key: Any, value: Any) -> Any:
@@ -125,19 +131,21 @@ def _line(method: str, url: str) -> _Line:
     authority = host if port == default else f"{host}:{port}"
     return _Line(
         origin=Origin(scheme == "https", host.strip("[]"), port),
-        start=f"{method} {target} HTTP/1.1\r\n".encode("ascii"),
-        host=f"host: {authority}\r\n".encode("ascii"),
-        length=b"content-length: ",
-        length_if_empty=b"content-length: 0\r\n" if method in _BODIED else b"",
+        start=f"{method} {target} HTTP/1.1\r\n",
+        host=f"host: {authority}\r\n",
+        length_if_empty="content-length: 0\r\n" if method in _BODIED else "",
     )
 
 
-def _field(name: str, value: str) -> tuple[bytes, int]:
-    """A field's line, and its bit if it is one that would be added."""
+def _name(name: str) -> _Name:
     if _TOKEN.fullmatch(name) is None:
         raise ValueError("a header's name is not a token")
     if name.lower() in _OWN_FIELDS:
         raise ValueError("a header that frames the body is the client's own to write")
+    return _Name(f"{name}: ", _OPTIONAL_FIELDS.get(name.lower(), 0))
+
+
+def _check(name: str, value: str) -> None:
+    """Refuses a value that would add a line, or that cannot be encoded."""
     if _UNFIT_VALUE.search(value) is not None:
         raise ValueError(f"the header {name} holds what HTTP cannot carry")
-    return f"{name}: {value}\r\n".encode(), _OPTIONAL_FIELDS.get(name.lower(), 0)

@@ -25,9 +25,9 @@ class Http1Stream:
         self._peer = peer
         self._taken = False
         self._inflater: Inflater | None = None
-        if "content-encoding" in exchange.headers:
+        if exchange.encoding:
             try:
-                self._inflater = inflater(exchange.headers["content-encoding"])
+                self._inflater = inflater(exchange.encoding)
             except InflateError:
                 exchange.spoil(Fault.MALFORMED)
 
@@ -45,18 +45,22 @@ class Http1Stream:
         return self
 
     async def __anext__(self) -> bytes:
-        chunk = await self._next(v1.ERROR_REASON_STREAM_INTERRUPTED)
+        while (chunk := self._take(v1.ERROR_REASON_STREAM_INTERRUPTED)) is None:
+            await self._exchange.more()
         if not chunk:
             raise StopAsyncIteration
         return chunk
 
     async def read(self) -> bytes:
         limit = self._request.max_body_bytes
-        if self._inflater is None and int(self.headers.get("content-length", "0")) > limit:
+        if self._inflater is None and self._exchange.length > limit:
             raise self._too_large()
         blocks = []
         size = 0
-        while block := await self._next(v1.ERROR_REASON_BAD_PROVIDER_RESPONSE):
+        while (block := self._take(v1.ERROR_REASON_BAD_PROVIDER_RESPONSE)) != b"":
+            if block is None:
+                await self._exchange.more()
+                continue
             size += len(block)
             if size > limit:
                 raise self._too_large()
@@ -66,38 +70,34 @@ class Http1Stream:
     def abort(self) -> None:
         self._exchange.abort()
 
-    async def _next(self, if_cut: v1.ErrorReason.ValueType) -> bytes:
-        """What has arrived of the body, at least a byte; nothing at its end."""
+    def _take(self, if_cut: v1.ErrorReason.ValueType) -> bytes | None:
+        """What has arrived of the body, at least a byte; nothing at its end, and None while
+        there is more to come."""
         exchange = self._exchange
-        while True:
-            if piece := self._piece():
-                return piece
-            if exchange.fault is not None:
-                raise exchange.error(self._request, self._peer, if_cut)
-            if exchange.complete:
-                exchange.release()
-                return b""
-            await exchange.wait()
-
-    def _piece(self) -> bytes:
-        """A piece of the body out of what has arrived, or nothing."""
-        if self._inflater is None:
-            return self._exchange.hand_out()
-        try:
-            return self._unpack(self._inflater)
-        except InflateError:
-            self._exchange.spoil(Fault.MALFORMED)
+        inflater = self._inflater
+        if piece := exchange.hand_out() if inflater is None else self._unpack(inflater):
+            return piece
+        if exchange.fault is not None:
+            raise exchange.error(self._request, self._peer, if_cut)
+        if exchange.complete:
+            exchange.release()
             return b""
+        return None
 
     def _unpack(self, inflater: Inflater) -> bytes:
+        """A piece of the body out of what has arrived, or nothing."""
         exchange = self._exchange
-        while not (piece := inflater.piece()):
-            block = exchange.hand_out()
-            if not block:
-                if exchange.complete and not inflater.complete:
-                    raise InflateError
-                return b""
-            inflater.feed(block)
+        try:
+            while not (piece := inflater.piece()):
+                block = exchange.hand_out()
+                if not block:
+                    if exchange.complete and not inflater.complete:
+                        raise InflateError
+                    return b""
+                inflater.feed(block)
+        except InflateError:
+            exchange.spoil(Fault.MALFORMED)
+            return b""
         return piece
 
     def _too_large(self) -> UpstreamError:
