@@ -10,6 +10,7 @@ import random
 import statistics
 import sys
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -20,7 +21,7 @@ import pytest
 from tests.unit.routing.tables import BUILT_AT, flat
 from trunkline import v1
 from trunkline_server.routing.health import HealthTable
-from trunkline_server.routing.plan import plan
+from trunkline_server.routing.plan import explain, plan
 from trunkline_server.routing.query import Query
 from trunkline_server.routing.snapshot import Deployment, Route, Snapshot
 
@@ -143,6 +144,37 @@ def test_broken_deployments_do_not_make_decisions_dear(
     bench.break_some(share)
     bench.run()
     assert instructions(bench) <= healthy + 3_000
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=v1.Strategy.Name)
+@pytest.mark.parametrize("broken", [False, True])
+def test_an_explanation_costs_no_more_in_a_larger_table(
+    strategy: v1.Strategy.ValueType, *, broken: bool
+) -> None:
+    """It tells of 100 candidates at most, whether all are fit or one is not.
+
+    The memory at its height is compared too: C can walk a table without one instruction.
+    """
+    counts, peaks = [], []
+    for size in (1_000, 10_000):
+        bench = Bench(table(size), strategy, queries(5))
+        if broken:
+            bench.health.begin(3, NOW)
+            bench.health.fail(3, NOW, cooldown=True, retry_after=100.0)
+        plans = [plan(bench.snapshot, query, bench.health, NOW, bench.rng) for query in bench.asked]
+        for chosen in plans:
+            explain(bench.snapshot, bench.health, NOW, chosen)
+        with counting() as counted:
+            for chosen in plans:
+                explain(bench.snapshot, bench.health, NOW, chosen)
+        counts.append(counted())
+        tracemalloc.start()
+        explain(bench.snapshot, bench.health, NOW, plans[0])
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert counts[0] > 1_000, "nothing was counted"
+    assert counts[1] <= 1.2 * counts[0]
+    assert peaks[1] <= 2 * peaks[0]
 
 
 def report(rounds: int = 15) -> None:

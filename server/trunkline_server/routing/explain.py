@@ -75,13 +75,9 @@ def explain_into(
     # The cards of a fixed strategy hold scores and parts: scores are needed only to sort by.
     fixed = strategy.fixed and not in_full
     field = [*targets, *others]
-    scores = [0.0] * len(field)
-    if not fixed or len(others) > 1:
-        scores = strategy.scores(field, case)
-    scored = list(zip(scores, field, strict=True))
-    if len(others) > 1:
-        # Stable: equal scores stay in the route's order.
-        scored[len(targets) :] = sorted(scored[len(targets) :], key=_SCORE, reverse=True)
+    needed = not fixed or len(others) > 1
+    scores = strategy.scores(field, case) if needed else [0.0] * len(field)
+    scored = _in_order(scores, field, len(targets))
     counts = {} if fixed else strategy.counts(chosen.route)
     cards = snapshot.cards[chosen.strategy if fixed else v1.STRATEGY_UNSPECIFIED]
     costs: _Costs = {}
@@ -102,9 +98,10 @@ def explain_into(
         if not fixed:
             candidate.score = score
             _add_parts(candidate, row, case, _PARTS if in_full else counts, counts)
+    cards = snapshot.cards[v1.STRATEGY_UNSPECIFIED]
     for row, reason, detail in excluded[: LIMIT - len(scored)]:
         candidate = add()
-        candidate.CopyFrom(_card(row))
+        candidate.CopyFrom(cards.get(row.name) or _keep(_card(row), cards, snapshot))
         _update(candidate, row, case, costs)
         candidate.exclusion.reason = reason
         candidate.exclusion.detail = detail
@@ -145,6 +142,17 @@ def decide_into(made: v1.Decision, snapshot: Snapshot, chosen: "Plan", target: D
         cost.input, cost.output, cost.total = price.estimate_parts(
             query.input_tokens, query.output_tokens, snapshot.built_at
         )
+
+
+def _in_order(
+    scores: Sequence[float], field: Sequence[Deployment], targets: int
+) -> list[tuple[float, Deployment]]:
+    """So many targets as they stand, then the others by score."""
+    scored = list(zip(scores, field, strict=True))
+    if len(scored) > targets + 1:
+        # Stable: equal scores stay in the route's order.
+        scored[targets:] = sorted(scored[targets:], key=_SCORE, reverse=True)
+    return scored
 
 
 def _others(chosen: "Plan") -> list[Deployment]:

@@ -8,7 +8,7 @@ query asks for, only the place among the route's own values matters.
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Container, Hashable, Mapping, Sequence
+from collections.abc import Container, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
 from operator import not_
@@ -135,7 +135,7 @@ def _index(snapshot: Snapshot, query: Query) -> RouteIndex:
 
 def _build(snapshot: Snapshot, query: Query, route: Route, key: PoolKey) -> Pool:
     _check_names(snapshot, query)
-    candidates = in_scope(snapshot, query, route)
+    candidates = list(in_scope(snapshot, query, route))
     if route.members and not candidates:
         raise TrunklineError(
             v1.ERROR_REASON_AUTHORIZATION,
@@ -167,7 +167,7 @@ def _build(snapshot: Snapshot, query: Query, route: Route, key: PoolKey) -> Pool
     )
 
 
-def in_scope(snapshot: Snapshot, query: Query, route: Route) -> list[tuple[int, Deployment]]:
+def in_scope(snapshot: Snapshot, query: Query, route: Route) -> Iterable[tuple[int, Deployment]]:
     """The members that the caller's key may use, each with its place in the route.
 
     A key that names the requested model may use the whole of that model's route; otherwise
@@ -176,10 +176,10 @@ def in_scope(snapshot: Snapshot, query: Query, route: Route) -> list[tuple[int, 
     members = enumerate(route.members)
     allowed = query.models
     if allowed is None or (query.model in snapshot.models and query.model in allowed):
-        return list(members)
+        return members
     if query.model in snapshot.models:
-        return []
-    return [(position, row) for position, row in members if row.model in allowed]
+        return ()
+    return ((position, row) for position, row in members if row.model in allowed)
 
 
 def _check_names(snapshot: Snapshot, query: Query) -> None:
