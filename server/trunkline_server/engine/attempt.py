@@ -40,34 +40,50 @@ class Attempt:
     Exactly one of `succeed`, `fail` and `cancel` ends it.
     """
 
+    __slots__ = (
+        "_call",
+        "_health",
+        "_services",
+        "_table",
+        "first_token",
+        "record",
+        "started",
+        "target",
+    )
+
     def __init__(
         self, services: Services, table: Table, call: Call, target: Deployment, *, hedged: bool
     ) -> None:
         self._services = services
+        self._table = table
         self._health = table.health
-        self._endpoint = table.binding(target).endpoint
         self._call = call
         self.target = target
-        # No configured deployment has a slash in its name.
-        self._passed_through = "/" in target.name
-        self.record = v1.Attempt(provider=target.provider, deployment=target.name, hedged=hedged)
-        call.attempts.append(self.record)
+        record = v1.Attempt()
+        record.provider = target.provider
+        record.deployment = target.name
+        if hedged:
+            record.hedged = True
+        self.record = record
+        call.attempts.append(record)
         self.started = services.clock.monotonic()
         self.first_token: float | None = None
         self._health.begin(target.slot, self.started)
 
     def succeed(self, http_status: int, usage: v1.Usage) -> None:
         """Ends it with an answer that consumed `usage`."""
-        self.record.outcome = v1.ATTEMPT_OUTCOME_SUCCEEDED
-        self.record.http_status = http_status
+        record, target = self.record, self.target
+        record.outcome = v1.ATTEMPT_OUTCOME_SUCCEEDED
+        record.http_status = http_status
         self.consumed(usage)
         now = self._close()
-        self._health.succeed(self.target.slot, now, now - self.started, self.first_token)
-        self._services.observer.attempt_ended(self._call, self.target, self.record, None)
+        self._health.succeed(target.slot, now, now - self.started, self.first_token)
+        self._services.observer.attempt_ended(self._call, target, record, None)
 
     def fail(self, error: UpstreamError) -> None:
         """Ends it with a failure, and judges the target's health by it."""
-        error.message = self._endpoint.redacted(error.message)
+        endpoint = self._table.binding(self.target).endpoint
+        error.message = endpoint.redacted(error.message)
         record = self.record
         record.outcome = v1.ATTEMPT_OUTCOME_FAILED
         record.reason = error.reason
@@ -97,9 +113,10 @@ class Attempt:
 
     def consumed(self, usage: v1.Usage) -> None:
         """Books what the attempt consumed, at the price in force now."""
-        self.record.usage.CopyFrom(usage)
+        record = self.record
+        record.usage.CopyFrom(usage)
         at = self._services.clock.wall()
-        self.record.cost.CopyFrom(cost_of(self.target.price, usage, at))
+        record.cost.CopyFrom(cost_of(self.target.price, usage, at))
 
     def abandoned(self, known: v1.Usage | None = None, output_chars: int = 0) -> None:
         """Books an attempt that is given up after its request was sent.
@@ -121,8 +138,9 @@ class Attempt:
             if elapsed < (PRESUMED_LATENCY if usual is None else usual):
                 # The caller was in more of a hurry than this deployment ever promised.
                 return Blame.NONE
-        if error.reason == v1.ERROR_REASON_MODEL_NOT_FOUND and self._passed_through:
-            # The caller named the vendor's model; other callers name others.
+        if error.reason == v1.ERROR_REASON_MODEL_NOT_FOUND and "/" in self.target.name:
+            # The caller named the vendor's model; other callers name others. No configured
+            # deployment has a slash in its name.
             return Blame.NONE
         return blame
 
@@ -136,7 +154,7 @@ class Attempt:
 
 def http_request(endpoint: Endpoint, wire: WireRequest, call: Call) -> HttpRequest:
     """The HTTP request of one attempt, with credentials and trace context."""
-    headers = endpoint.headers + wire.headers
+    headers = endpoint.headers + wire.headers if wire.headers else endpoint.headers
     if call.traceparent:
         headers = (*headers, ("traceparent", call.traceparent))
         if call.tracestate:

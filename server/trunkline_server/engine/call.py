@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from trunkline import v1
 from trunkline_server.engine.ports import Caller
@@ -9,8 +10,7 @@ from trunkline_server.engine.table import Table
 from trunkline_server.routing.plan import Plan
 
 
-@dataclass(frozen=True, slots=True)
-class Course:
+class Course(NamedTuple):
     """What a call goes by from start to end: the table in force when it came, and the
     plan made from it."""
 

@@ -2,8 +2,6 @@
 why there is none."""
 
 import asyncio
-from collections.abc import Generator
-from contextlib import contextmanager
 
 from trunkline import v1
 from trunkline_server.engine.attempt import Services
@@ -16,7 +14,7 @@ from trunkline_server.engine.table import Table
 from trunkline_server.engine.unary import UnaryLoop
 from trunkline_server.errors import TrunklineError
 from trunkline_server.routing.explain import decide_into, explain, explain_into
-from trunkline_server.routing.plan import decision, plan
+from trunkline_server.routing.plan import plan
 from trunkline_server.routing.query import Query
 from trunkline_server.routing.snapshot import Deployment
 
@@ -39,49 +37,61 @@ class Engine:
 
     async def generate(self, call: Call, request: v1.GenerateRequest) -> v1.GenerateResponse:
         """Answers a conversation in one piece. Raises TrunklineError."""
-        with self._observed(call):
-            _refuse_cache_only(request.cache)
+        self._begin(call)
+        try:
+            _refuse_cache_only(request)
             permitted = self._table.permitted_models(call.caller, request.model)
             course = self._plan(call, generate_query(request, False, permitted))
             loop = UnaryLoop(self._services, course, GENERATE, request, call)
-            target, response = await loop.run(_hedge(request.routing))
+            target, response = await loop.run(_hedge(request))
             call.finish_reason = response.finish_reason
             self._complete(call, course, target, response)
-            return response
+        except BaseException as failure:
+            self._end(call, failure)
+            raise
+        self._end(call)
+        return response
 
     async def embed(self, call: Call, request: v1.EmbedRequest) -> v1.EmbedResponse:
         """Turns texts into vectors. Raises TrunklineError."""
-        with self._observed(call):
-            _refuse_cache_only(request.cache)
+        self._begin(call)
+        try:
+            _refuse_cache_only(request)
             permitted = self._table.permitted_models(call.caller, request.model)
             course = self._plan(call, embed_query(request, permitted))
             loop = UnaryLoop(self._services, course, EMBED, request, call)
-            target, response = await loop.run(_hedge(request.routing))
+            target, response = await loop.run(_hedge(request))
             self._complete(call, course, target, response)
-            return response
+        except BaseException as failure:
+            self._end(call, failure)
+            raise
+        self._end(call)
+        return response
 
     async def stream_generate(self, call: Call, request: v1.GenerateRequest, send: Send) -> None:
         """Answers a conversation as it is written, each event through `send`.
 
         Raises TrunklineError; then no end event has been sent.
         """
-        with self._observed(call):
-            _refuse_cache_only(request.cache)
+        self._begin(call)
+        try:
+            _refuse_cache_only(request)
             permitted = self._table.permitted_models(call.caller, request.model)
             course = self._plan(call, generate_query(request, True, permitted))
 
             def opening(target: Deployment, model: str) -> v1.StreamStart:
-                return v1.StreamStart(
+                start = v1.StreamStart(
                     id=call.id,
                     model=model,
                     provider=target.provider,
                     deployment=target.name,
-                    decision=self._decide(call, course, target),
-                    cache_status=_cache_status(request.cache),
+                    cache_status=_cache_status(request),
                 )
+                self._decide(call, course, target, start.decision)
+                return start
 
             loop = StreamLoop(self._services, course, request, call, send=send, opening=opening)
-            end = await loop.run(_hedge(request.routing))
+            end = await loop.run(_hedge(request))
             call.model = end.model
             call.finish_reason = end.finish_reason
             call.usage = end.usage
@@ -90,6 +100,10 @@ class Engine:
             end.attempts.extend(call.attempts)
             self._time(call, end.timing)
             await send(v1.StreamGenerateResponse(end=end))
+        except BaseException as failure:
+            self._end(call, failure)
+            raise
+        self._end(call)
 
     def route(self, request: v1.RouteRequest, caller: Caller) -> v1.RouteResponse:
         """The decision that a call would meet now, explained. Raises TrunklineError."""
@@ -119,30 +133,26 @@ class Engine:
         if explained or in_full:
             explain_into(response, snapshot, health, now, chosen, in_full=in_full)
 
-    @contextmanager
-    def _observed(self, call: Call) -> Generator[None]:
+    def _begin(self, call: Call) -> None:
         services = self._services
         services.budget.deposit()
         services.observer.call_started(call)
-        error: TrunklineError | None = None
-        try:
-            yield
-        except TrunklineError as failure:
+
+    def _end(self, call: Call, failure: BaseException | None = None) -> None:
+        """Closes the books of a call, and tells how it ended."""
+        services = self._services
+        call.ended = services.clock.monotonic()
+        if call.cost is None and call.attempts:
+            call.cost = total_cost(call.attempts)
+        if failure is None or isinstance(failure, TrunklineError):
             error = failure
-            raise
-        except asyncio.CancelledError:
-            late = services.clock.monotonic() >= call.deadline
+        elif isinstance(failure, asyncio.CancelledError):
+            late = call.ended >= call.deadline
             reason = v1.ERROR_REASON_TIMEOUT if late else v1.ERROR_REASON_CANCELLED
             error = TrunklineError(reason, "the caller's deadline passed" if late else "cancelled")
-            raise
-        except Exception:
+        else:
             error = TrunklineError(v1.ERROR_REASON_INTERNAL, "internal error")
-            raise
-        finally:
-            call.ended = services.clock.monotonic()
-            if call.cost is None and call.attempts:
-                call.cost = total_cost(call.attempts)
-            services.observer.call_ended(call, error)
+        services.observer.call_ended(call, error)
 
     def _plan(self, call: Call, query: Query) -> Course:
         table = self._table
@@ -157,14 +167,15 @@ class Engine:
         call.course = Course(table, chosen)
         return call.course
 
-    def _decide(self, call: Call, course: Course, target: Deployment) -> v1.Decision:
+    def _decide(self, call: Call, course: Course, target: Deployment, made: v1.Decision) -> None:
+        """Writes the decision for a target into an empty message, which the call keeps."""
         table = course.table
-        call.decision = decision(table.snapshot, course.plan, target)
-        if call.request.routing.explain:
+        decide_into(made, table.snapshot, course.plan, target)
+        if call.request.HasField("routing") and call.request.routing.explain:
             now = self._services.clock.monotonic()
             candidates = explain(table.snapshot, table.health, now, course.plan, in_full=True)
-            call.decision.candidates.extend(candidates)
-        return call.decision
+            made.candidates.extend(candidates)
+        call.decision = made
 
     def _complete(
         self,
@@ -180,9 +191,9 @@ class Engine:
         response.provider = target.provider
         response.deployment = target.name
         response.cost.CopyFrom(call.cost)
-        response.decision.CopyFrom(self._decide(call, course, target))
+        self._decide(call, course, target, response.decision)
         response.attempts.extend(call.attempts)
-        response.cache_status = _cache_status(call.request.cache)
+        response.cache_status = _cache_status(call.request)
         self._time(call, response.timing)
 
     def _time(self, call: Call, timing: v1.Timing) -> None:
@@ -192,18 +203,23 @@ class Engine:
             timing.first_token_us = round((call.first_token - call.started) * 1e6)
 
 
-def _refuse_cache_only(policy: v1.CachePolicy) -> None:
-    if policy.mode == v1.CACHE_MODE_ONLY_IF_CACHED:
+_Request = v1.GenerateRequest | v1.EmbedRequest
+
+
+def _refuse_cache_only(request: _Request) -> None:
+    if request.HasField("cache") and request.cache.mode == v1.CACHE_MODE_ONLY_IF_CACHED:
         raise TrunklineError(
             v1.ERROR_REASON_CACHE_MISS, "no cached answer: this router keeps no cache"
         )
 
 
-def _hedge(routing: v1.RoutingOptions) -> bool | None:
-    return routing.hedge if routing.HasField("hedge") else None
+def _hedge(request: _Request) -> bool | None:
+    if not request.HasField("routing"):
+        return None
+    return request.routing.hedge if request.routing.HasField("hedge") else None
 
 
-def _cache_status(policy: v1.CachePolicy) -> v1.CacheStatus.ValueType:
-    if policy.mode == v1.CACHE_MODE_BYPASS:
+def _cache_status(request: _Request) -> v1.CacheStatus.ValueType:
+    if request.HasField("cache") and request.cache.mode == v1.CACHE_MODE_BYPASS:
         return v1.CACHE_STATUS_BYPASS
     return v1.CACHE_STATUS_UNSPECIFIED

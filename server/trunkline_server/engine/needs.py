@@ -33,15 +33,18 @@ def generate_query(
         size += sum(tool.ByteSize() for tool in request.tools)
     if stream:
         needs.add("streaming")
-    if request.response_format.HasField("json_schema"):
+    if request.HasField("response_format") and request.response_format.HasField("json_schema"):
         needs.add("structured_output")
-    config = request.config
-    if config.HasField("reasoning") and _wants_reasoning(config.reasoning):
-        needs.add("reasoning")
+    room = 0
+    if request.HasField("config"):
+        config = request.config
+        room = config.max_output_tokens
+        if config.HasField("reasoning") and _wants_reasoning(config.reasoning):
+            needs.add("reasoning")
     query = Query(
         request.model,
         tokens_in(size),
-        config.max_output_tokens,
+        room,
         "chat",
         stream,
         frozenset(needs) if needs else _NONE,
@@ -133,10 +136,12 @@ def _walk(messages: Iterable[v1.Message]) -> tuple[int, set[str]]:
     needs: set[str] = set()
     for message in messages:
         for part in message.parts:
+            text = part.text
+            if text:
+                size += len(text)
+                continue
             kind = part.WhichOneof("kind")
-            if kind == "text":
-                size += len(part.text)
-            elif kind in _MEDIA:
+            if kind in _MEDIA:
                 needs.add(_MEDIA[kind])
                 size += TOKENS_PER_MEDIA_PART * CHARS_PER_TOKEN
             elif kind == "tool_result":
@@ -147,7 +152,7 @@ def _walk(messages: Iterable[v1.Message]) -> tuple[int, set[str]]:
                         size += TOKENS_PER_MEDIA_PART * CHARS_PER_TOKEN
                     else:
                         size += inner.ByteSize()
-            else:
+            elif kind != "text":
                 size += part.ByteSize()
     return size, needs
 

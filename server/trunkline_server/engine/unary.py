@@ -1,11 +1,11 @@
 """The attempt loop of unary calls: retry, fall back and hedge within the caller's deadline."""
 
-import asyncio
 from typing import Generic
 
 from trunkline_server.engine.attempt import Attempt, Services, http_request, pause, timed_out
 from trunkline_server.engine.call import Call, Course
 from trunkline_server.engine.journey import Journey
+from trunkline_server.engine.limit import within
 from trunkline_server.engine.operations import Operation, RequestT, ResponseT
 from trunkline_server.engine.race import race
 from trunkline_server.errors import TrunklineError, UpstreamError
@@ -14,6 +14,8 @@ from trunkline_server.routing.snapshot import Deployment
 
 class UnaryLoop(Generic[RequestT, ResponseT]):
     """Carries one unary call along its plan."""
+
+    __slots__ = ("_call", "_course", "_operation", "_policy", "_request", "_services")
 
     def __init__(
         self,
@@ -24,12 +26,11 @@ class UnaryLoop(Generic[RequestT, ResponseT]):
         call: Call,
     ) -> None:
         self._services = services
-        self._table = course.table
+        self._course = course
         self._operation = operation
         self._request = request
         self._call = call
-        self._time_limit = course.plan.route.attempts.attempt_timeout
-        self._journey = Journey(services, course, call)
+        self._policy = course.plan.route.attempts
 
     async def run(self, hedge: bool | None) -> tuple[Deployment, ResponseT]:
         """The first answer, and the deployment that gave it.
@@ -37,34 +38,48 @@ class UnaryLoop(Generic[RequestT, ResponseT]):
         `hedge` is the request's word on hedging; None leaves it to the route. Raises
         TrunklineError when every attempt that was allowed has failed.
         """
-        step = self._journey.first()
-        hedge_delay = self._journey.itinerary.hedge_delay(hedge)
+        target = self._course.plan.targets[0]
+        # Most calls need none: their first attempt succeeds, and is not raced.
+        journey: Journey | None = None
+        if hedge or (hedge is None and self._policy.hedge is not None):
+            journey = self._journey()
+            delay = journey.itinerary.hedge_delay(hedge)
+            if delay is not None:
+                try:
+                    # An answer that came too late is booked like any other, and dropped.
+                    return await race(self._attempt, target, delay, journey, lambda _: None)
+                except TrunklineError as error:
+                    target = await self._next(journey, target, error)
         while True:
-            await pause(step.delay)
             try:
-                if hedge_delay is None:
-                    return step.target, await self._attempt(step.target, False)
-                # An answer that came too late is booked like any other, and dropped.
-                return await race(
-                    self._attempt, step.target, hedge_delay, self._journey, lambda _: None
-                )
+                return target, await self._attempt(target, False)
             except TrunklineError as error:
-                step = self._journey.after(step.target, error)
-            hedge_delay = None
+                journey = journey or self._journey()
+                target = await self._next(journey, target, error)
+
+    def _journey(self) -> Journey:
+        return Journey(self._services, self._course, self._call)
+
+    async def _next(
+        self, journey: Journey, target: Deployment, error: TrunklineError
+    ) -> Deployment:
+        """Waits for the next attempt's turn; gives its target."""
+        step = journey.after(target, error)
+        await pause(step.delay)
+        return step.target
 
     async def _attempt(self, target: Deployment, hedged: bool) -> ResponseT:
-        binding = self._table.binding(target)
-        codec = binding.endpoint.codec
+        services, call, table = self._services, self._call, self._course.table
+        binding = table.binding(target)
+        endpoint = binding.endpoint
+        codec = endpoint.codec
         wire = self._operation.encode(codec, self._request, binding.target)
-        attempt = Attempt(self._services, self._table, self._call, target, hedged=hedged)
-        limit = self._call.deadline - attempt.started
-        if self._time_limit:
-            limit = min(limit, self._time_limit)
+        attempt = Attempt(services, table, call, target, hedged=hedged)
+        limit = call.deadline - attempt.started
+        if self._policy.attempt_timeout:
+            limit = min(limit, self._policy.attempt_timeout)
         try:
-            async with asyncio.timeout(limit):
-                reply = await self._services.http.fetch(
-                    http_request(binding.endpoint, wire, self._call)
-                )
+            reply = await within(limit, services.http.fetch(http_request(endpoint, wire, call)))
             if not 200 <= reply.status < 300:
                 raise codec.decode_error(reply.status, reply.headers, reply.body)
             response = self._operation.decode(codec, reply.body, self._request)

@@ -1,0 +1,52 @@
+"""A time limit for a single await, at a fraction of what asyncio.timeout costs."""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class _Bell:
+    """Cancels a task when its time is up."""
+
+    __slots__ = ("_task", "rung")
+
+    def __init__(self, task: "asyncio.Task[object]") -> None:
+        self._task = task
+        self.rung = False
+
+    def ring(self) -> None:
+        self.rung = True
+        self._task.cancel()
+
+
+async def within(seconds: float, work: Awaitable[T]) -> T:
+    """What `work` gives, if it does within `seconds`; it may always run until it first waits.
+
+    Raises TimeoutError in place of the cancellation that ends `work` when the time is up. A
+    cancellation from outside stays one, also if it comes at the same time, and what `work`
+    raises or gives after all is passed on: as `async with asyncio.timeout(seconds)` has it.
+    """
+    task = asyncio.current_task()
+    if task is None:
+        raise AssertionError("a time limit is set inside a task")
+    cancelling = task.cancelling()
+    bell = _Bell(task)
+    loop = asyncio.get_running_loop()
+    timer = loop.call_later(seconds, bell.ring) if seconds > 0 else loop.call_soon(bell.ring)
+    try:
+        result = await work
+    except BaseException as error:
+        if not bell.rung:
+            raise
+        # The bell's own cancellation is taken back; one from outside still counts.
+        only_late = task.uncancel() <= cancelling
+        if only_late and isinstance(error, asyncio.CancelledError):
+            raise TimeoutError from error
+        raise
+    finally:
+        timer.cancel()
+    if bell.rung:
+        task.uncancel()
+    return result
