@@ -128,6 +128,10 @@ def _cost_of_success(attempts: Iterable[v1.Attempt]) -> v1.Cost | None:
     return None
 
 
+def _has_kinds(message: v1.Message) -> bool:
+    return all(part.WhichOneof("kind") for part in message.parts)
+
+
 def _joined(stream: Streamed) -> bytes | None:
     """The body that Generate would have given. A delta of a kind unknown here cannot be
     joined, nor can a part be given that has no kind."""
@@ -138,7 +142,7 @@ def _joined(stream: Streamed) -> bytes | None:
             return None
         assembler.add(delta)
     message = assembler.message()
-    if not all(part.WhichOneof("kind") for part in message.parts):
+    if not _has_kinds(message):
         return None
     start = v1.StreamStart.FromString(stream.start)
     response = _summary(start, v1.StreamEnd.FromString(stream.end))
@@ -156,7 +160,7 @@ def _parted(body: bytes) -> Streamed | None:
     assembler = MessageAssembler()
     for delta in deltas:
         assembler.add(delta)
-    if assembler.message() != response.message:
+    if assembler.message() != response.message or not _has_kinds(response.message):
         return None
     events = [v1.StreamGenerateResponse(delta=delta).SerializeToString() for delta in deltas]
     start = v1.StreamStart(
