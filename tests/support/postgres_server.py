@@ -56,7 +56,7 @@ class PostgresServer(ServerProcess):
     ) -> None:
         super().__init__()
         self._programs = programs
-        self._settings = {**_SETTINGS, **(settings or {})}
+        self.settings = {**_SETTINGS, **(settings or {})}
         self.data = self.directory / "data"
         if template is None:
             self._initialise()
@@ -64,7 +64,7 @@ class PostgresServer(ServerProcess):
             self.run("cp", "-R", str(template), str(self.data))
 
     def command(self) -> Sequence[str]:
-        settings = [f"--{name}={value}" for name, value in self._settings.items()]
+        settings = [f"--{name}={value}" for name, value in self.settings.items()]
         program = str(self._programs / "postgres")
         return [program, "-D", str(self.data), f"--port={self.port}", *settings]
 

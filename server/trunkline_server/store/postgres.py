@@ -210,12 +210,18 @@ class PostgresSession:
 
     async def undo(self) -> None:
         """Rolls back, or drops the connection, which does the same."""
-        if self._connection.is_closed():
-            return
+        if not self._is_lost():
+            # If it fails, the connection is lost with it.
+            with suppress(StoreUnavailableError):
+                await self.script("ROLLBACK")
+
+    def _is_lost(self) -> bool:
         try:
-            await self.script("ROLLBACK")
-        except (StoreUnavailableError, asyncpg.InterfaceError):
-            self._connection.terminate()
+            closed: bool = self._connection.is_closed()
+        except asyncpg.InterfaceError:
+            # The pool has taken it back, as it does with what ends while it is lent.
+            return True
+        return closed
 
     async def _bounded(self, answer: Awaitable[T]) -> T:
         with _reporting(self._address, f"no answer within {self.seconds:g} s"):
@@ -226,7 +232,7 @@ class PostgresSession:
                 self._connection.terminate()
                 raise
             except asyncpg.InterfaceError:
-                if self._connection.is_closed():
+                if self._is_lost():
                     raise ConnectionResetError("the connection was closed") from None
                 raise
 
@@ -244,19 +250,19 @@ def _reporting(address: str, late: str) -> Iterator[None]:
         raise StoreUnavailableError(f"{place}: {why}") from error
     except asyncpg.PostgresError as error:
         state = error.sqlstate or ""
+        # The server's first line, because others quote values; asyncpg's own errors have none.
+        why = error.message or str(error)
         if state == _CANCELED:
             raise StoreUnavailableError(f"{place}: the statement was cancelled: {late}") from error
         if state == _READ_ONLY:
-            raise StoreReadOnlyError(
-                f"Postgres at {address} is read-only: {error.message}"
-            ) from error
+            raise StoreReadOnlyError(f"Postgres at {address} is read-only: {why}") from error
         if state.startswith(_TROUBLE):
-            raise StoreUnavailableError(f"{place}: {error.message}") from error
+            raise StoreUnavailableError(f"{place}: {why}") from error
         if state.startswith(_REFUSED_VALUE):
             # The message may quote the value.
             raise ConstraintError(type(error).__name__) from error
         if state.startswith(_CONSTRAINT):
-            raise ConstraintError(error.message) from error
+            raise ConstraintError(why) from error
         raise
 
 

@@ -38,6 +38,9 @@ _TROUBLE = frozenset(
         sqlite3.SQLITE_NOTADB,
     }
 )
+# How long a statement is asked to stop, and how often.
+_STOP_SECONDS = 2.0
+_STOP_AGAIN_SECONDS = 0.01
 # Rows of a stream that are fetched at once.
 _BATCH = 500
 _PLACEHOLDER = re.compile(r"\$(\d+)")
@@ -103,11 +106,12 @@ class SqliteDatabase:
 class SqliteSession:
     """One connection, for as long as it is lent; a Transaction while it is in one.
 
-    `seconds` bounds each statement.
+    `seconds` bounds each statement. `lost` is True once one could not be stopped.
     """
 
     def __init__(self, connection: aiosqlite.Connection, address: str, seconds: float) -> None:
         self.seconds = seconds
+        self.lost = False
         self._connection = connection
         self._address = address
 
@@ -148,23 +152,37 @@ class SqliteSession:
 
     async def undo(self) -> None:
         """Rolls back, unless SQLite has done so by itself."""
-        if self._connection.in_transaction:
+        if not self.lost and self._connection.in_transaction:
             await self._bounded(self._connection.rollback())
 
     async def _bounded(self, answer: Awaitable[T]) -> T:
+        asked = asyncio.ensure_future(answer)
+        try:
+            # Unlike a timeout around it, this leaves it to us how it is stopped.
+            await asyncio.wait([asked], timeout=self.seconds)
+        except asyncio.CancelledError:
+            await self._stop(asked)
+            raise
+        if not asked.done():
+            await self._stop(asked)
+            raise StoreUnavailableError(
+                f"SQLite at {self._address} is unavailable: no answer within {self.seconds:g} s"
+            )
         with _reporting(self._address):
-            try:
-                async with asyncio.timeout(self.seconds):
-                    return await answer
-            except TimeoutError as error:
-                await self._connection.interrupt()
-                raise StoreUnavailableError(
-                    f"SQLite at {self._address} is unavailable: no answer within {self.seconds:g} s"
-                ) from error
-            except asyncio.CancelledError:
-                # Its thread would go on, and keep the next user waiting.
-                await self._connection.interrupt()
-                raise
+            return asked.result()
+
+    async def _stop(self, asked: asyncio.Future[T]) -> None:
+        """Makes a statement end: its thread would go on, and keep the next user waiting."""
+        deadline = asyncio.get_running_loop().time() + _STOP_SECONDS
+        while not asked.done() and not self.lost:
+            # Of no effect on a statement that the thread has yet to begin: hence again.
+            await self._connection.interrupt()
+            await asyncio.wait([asked], timeout=_STOP_AGAIN_SECONDS)
+            # A disk that does not answer holds the thread, and nothing frees it.
+            self.lost = asyncio.get_running_loop().time() > deadline
+        if asked.done() and not asked.cancelled():
+            # Looked at, so that it is not reported as never looked at.
+            asked.exception()
 
 
 class _Lanes:
@@ -195,7 +213,12 @@ class _Lanes:
         try:
             if connection is None:
                 connection = await self._connect()
-            yield SqliteSession(connection, self._address, self._limits.statement)
+            session = SqliteSession(connection, self._address, self._limits.statement)
+            try:
+                yield session
+            finally:
+                if session.lost:
+                    connection = None
         finally:
             self._free.put_nowait(connection)
 
@@ -209,7 +232,13 @@ class _Lanes:
 
     async def _connect(self) -> aiosqlite.Connection:
         with _reporting(self._address):
-            connection = await aiosqlite.connect(self._uri, uri=True, isolation_level=None)
+            connection = aiosqlite.connect(self._uri, uri=True, isolation_level=None)
+            try:
+                await connection
+            except BaseException:
+                # Its thread ends by itself, and would tell this loop of it when that is closed.
+                await asyncio.to_thread(connection._thread.join)
+                raise
             try:
                 connection.row_factory = sqlite3.Row
                 # Milliseconds. The wait is in the connection's thread, where no timeout of ours
