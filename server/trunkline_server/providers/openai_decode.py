@@ -79,7 +79,8 @@ def decode_chat(body: bytes, into: v1.GenerateResponse) -> None:
     into.finish_reason = finish_reason(word, refused=bool(message.get("refusal")))
     usage = document.get("usage")
     if isinstance(usage, dict):
-        read_usage(usage, into.usage, true_total_tokens(message))
+        true_total = true_total_tokens(message) if "provider_metadata" in message else 0
+        read_usage(usage, into.usage, true_total)
 
 
 def decode_embeddings(body: bytes, into: v1.EmbedResponse) -> None:

@@ -12,6 +12,7 @@ from trunkline import v1
 
 _LARGEST = 2**53
 _NONE: Mapping[str, int] = {}
+_TOTALS = frozenset({"prompt_tokens", "completion_tokens", "total_tokens"})
 
 
 def read_usage(usage: dict[str, Any], into: v1.Usage, true_total: int = 0) -> None:
@@ -25,18 +26,20 @@ def read_usage(usage: dict[str, Any], into: v1.Usage, true_total: int = 0) -> No
     completion = _counts(usage.get("completion_tokens_details"))
     entered = counts.get("prompt_tokens", 0)
     written = counts.get("completion_tokens", 0)
-    # DeepSeek and Together tell of the cache beside the totals, Vercel of what it wrote there,
-    # and Alibaba of that by Anthropic's name among the details.
-    cached = (
-        prompt.get("cached_tokens")
-        or counts.get("prompt_cache_hit_tokens")
-        or counts.get("cached_tokens", 0)
-    )
-    cache_write = (
-        prompt.get("cache_write_tokens")
-        or prompt.get("cache_creation_input_tokens")
-        or counts.get("cache_creation_input_tokens", 0)
-    )
+    cached = cache_write = 0
+    if prompt or not counts.keys() <= _TOTALS:
+        # DeepSeek and Together tell of the cache beside the totals, Vercel of what it wrote
+        # there, and Alibaba of that by Anthropic's name among the details.
+        cached = (
+            prompt.get("cached_tokens")
+            or counts.get("prompt_cache_hit_tokens")
+            or counts.get("cached_tokens", 0)
+        )
+        cache_write = (
+            prompt.get("cache_write_tokens")
+            or prompt.get("cache_creation_input_tokens")
+            or counts.get("cache_creation_input_tokens", 0)
+        )
     reasoning = completion.get("reasoning_tokens", 0)
     if cached + cache_write > entered:
         entered += cached + cache_write  # Gateways before Anthropic: a part exceeds no whole.
