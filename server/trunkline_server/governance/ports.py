@@ -138,10 +138,10 @@ class SpendSettlement:
 
 @dataclass(slots=True)
 class MarkOnce:
-    """Sets a mark of a spend counter; the result is 1 for whoever is first."""
+    """Sets a mark for `keep` seconds; the result is 1 for whoever is first."""
 
     key: str
-    mark: str
+    keep: int
 
 
 Operation = RateCharge | SlotRelease | SlotRenewal | SpendRenewal | SpendSettlement | MarkOnce

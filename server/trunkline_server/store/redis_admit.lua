@@ -14,8 +14,8 @@
 -- Times are microseconds of the server's clock. A rate is a theoretical arrival time (GCRA)
 -- with the moment it was written, so that a clock set back does not count as time to wait.
 -- Slots are a sorted set of holders by expiry. A spend counter is a hash: g generation,
--- a adopted at, u used (settled and reserved), r reserved, o oldest bucket, b<n> used in
--- bucket n of a rolling window, m<mark> marks. Its reservations are members
+-- a adopted at, u used (settled and reserved), r reserved, o oldest bucket of the window, b<n> used in
+-- bucket n of a rolling window. Its reservations are members
 -- "holder amount bucket" of `live` by expiry; the expired ones move to `gone`, so that a late
 -- settlement still counts. A counter of another generation was lost or is stale: it is adopted
 -- with the ledger's sums as the floor of what has been spent.
@@ -48,6 +48,9 @@ local function rate(key, cost, tolerance)
 end
 
 local function bump(counter, bucket, rolling, delta)
+  if rolling and tonumber(bucket) < tonumber(redis.call('HGET', counter, 'o') or 0) then
+    return -- The bucket has left the window, with all that was in it.
+  end
   redis.call('HINCRBY', counter, 'u', delta)
   if rolling then redis.call('HINCRBY', counter, 'b' .. bucket, delta) end
 end

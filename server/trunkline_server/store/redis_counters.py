@@ -111,7 +111,7 @@ class RedisCounters:
                 args += (b"n", member.encode(), _microseconds(operation.lease))
             case MarkOnce():
                 keys.append(key)
-                args += (b"m", operation.mark.encode())
+                args += (b"m", b"%d" % operation.keep)
             case SpendSettlement():
                 keys += (key, key + b":live", key + b":gone")
                 args += (

@@ -6,7 +6,7 @@
 --         's' holder count              frees slots
 --         'k' holder count lease_us     keeps slots, also those that expired too early
 --         'n' member lease_us           prolongs a reservation that still stands
---         'm' mark                      sets a mark of a spend counter
+--         'm' keep_s                    sets a mark, a key of its own
 --         'b' holder amount bucket truth generation age_us lag_us keep_s rolling
 --                                       settles a reservation; a second time changes nothing
 --       and last the generation of this server
@@ -60,6 +60,11 @@ local function settle(counter, live, gone, arg)
       redis.call('EXPIRE', gone, ARGV[arg + 8])
     end
   end
+  if delta and ARGV[arg + 9] == '1'
+    and tonumber(bucket) < tonumber(redis.call('HGET', counter, 'o') or 0)
+  then
+    delta = nil -- The bucket has left the window, with all that was in it.
+  end
   if delta then
     redis.call('HINCRBY', counter, 'u', delta)
     if ARGV[arg + 9] == '1' then redis.call('HINCRBY', counter, 'b' .. bucket, delta) end
@@ -93,7 +98,7 @@ while arg < #ARGV do
     redis.call('ZADD', KEYS[key], 'XX', whole(now + ARGV[arg + 2]), ARGV[arg + 1])
     key, arg = key + 1, arg + 3
   elseif kind == 'm' then
-    result = redis.call('HSETNX', KEYS[key], 'm' .. ARGV[arg + 1], '1')
+    result = redis.call('SET', KEYS[key], '1', 'NX', 'EX', ARGV[arg + 1]) and 1 or 0
     key, arg = key + 1, arg + 2
   else
     result = settle(KEYS[key], KEYS[key + 1], KEYS[key + 2], arg)

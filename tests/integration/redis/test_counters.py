@@ -191,7 +191,7 @@ async def test_a_rolling_window_lets_go_of_what_is_old(counters: RedisCounters) 
 
 
 async def test_a_mark_is_new_once(counters: RedisCounters) -> None:
-    mark = MarkOnce("trunkline:{t=a}:b", "50")
+    mark = MarkOnce("trunkline:{t=a}:b:m50", 60)
     assert await counters.settle([mark]) == [1]
     assert await counters.settle([mark]) == [0]
 
