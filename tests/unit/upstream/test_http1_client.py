@@ -5,6 +5,7 @@ import contextlib
 import gc
 import gzip
 import ssl
+import sys
 import zlib
 from pathlib import Path
 
@@ -66,6 +67,18 @@ async def test_a_header_that_http_cannot_carry_opens_no_connection() -> None:
                 await soon(call(bad))
         await client.close()
         assert server.connections == []
+
+
+async def test_an_open_stream_does_not_keep_what_was_sent() -> None:
+    async with FaultServer([read_request, send(HALF), hang]) as server:
+        client = Http1Client()
+        body = b"x" * 100_000
+        holders = sys.getrefcount(body)
+        stream = await soon(client.open(post(server.url)._replace(body=body)))
+        await turns()
+        assert sys.getrefcount(body) == holders
+        stream.abort()
+        await client.close()
 
 
 async def test_a_kept_connection_that_lived_a_while_is_not_replaced(

@@ -67,7 +67,8 @@ class Http1Client:
 
     async def open(self, request: HttpRequest) -> Http1Stream:
         origin, exchange = await self._perform(request, self._streamed, gather=False)
-        return Http1Stream(exchange, request, origin.peer)
+        # What was sent may be large, and is not kept for as long as the answer takes.
+        return Http1Stream(exchange, request._replace(body=b""), origin.peer)
 
     async def close(self) -> None:
         self._closed = True

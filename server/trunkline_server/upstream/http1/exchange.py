@@ -126,13 +126,16 @@ class Exchange:
 
     def take_in(self, block: bytes) -> bool:
         """Holds a piece of the body; False when no more is wanted for now."""
-        self.blocks.append(block)
+        blocks = self.blocks
+        blocks.append(block)
         self.held += len(block)
         if self.gather:
             if self.held > self.limit:
                 self.fault = Fault.TOO_LARGE
             return True
-        self.wake()
+        # A reader that waits has taken all there was.
+        if len(blocks) == 1:
+            self.wake()
         return self.held <= _HIGH_WATER
 
     def hand_out(self) -> bytes:
