@@ -64,16 +64,16 @@ class CallTracer:
 
     def call_started(self, call: Call) -> None:
         """Opens the call's span if it is sampled, and puts it into call.traceparent."""
-        trace_id = int(call.traceparent[3:35], 16)
         context = None
         if call.begins_trace:
-            if trace_id % 2**_TRACE_ID_BITS >= self._bound:
+            # The latter half of the trace id.
+            if int(call.traceparent[19:35], 16) >= self._bound:
                 return
         else:
             if not int(call.traceparent[53:55], 16) & _SAMPLED:
                 return
             remote = SpanContext(
-                trace_id,
+                int(call.traceparent[3:35], 16),
                 int(call.traceparent[36:52], 16),
                 is_remote=True,
                 trace_flags=TraceFlags(TraceFlags.SAMPLED),
@@ -100,12 +100,14 @@ class CallTracer:
         self, call: Call, target: Deployment, attempt: v1.Attempt, error: TrunklineError | None
     ) -> None:
         """Records the attempt as a child of the call's span."""
-        if not isinstance(call.observed, trace.Span):
+        parent = call.observed
+        # Most calls have none, and looking for the kind of nothing is dear.
+        if parent is None or not isinstance(parent, trace.Span):
             return
         end = self._nanos(self._clock.monotonic())
         span = self._tracer.start_span(
             f"{_OPERATIONS[call.operation]} {target.provider_model}",
-            context=trace.set_span_in_context(call.observed),
+            context=trace.set_span_in_context(parent),
             kind=SpanKind.CLIENT,
             attributes={
                 "gen_ai.operation.name": _OPERATIONS[call.operation],
@@ -125,7 +127,7 @@ class CallTracer:
     def call_ended(self, call: Call, error: TrunklineError | None) -> None:
         """Closes the call's span."""
         span = call.observed
-        if not isinstance(span, trace.Span):
+        if span is None or not isinstance(span, trace.Span):
             return
         if call.decision is not None:
             span.set_attribute("gen_ai.provider.name", call.decision.provider)

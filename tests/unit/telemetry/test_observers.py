@@ -208,3 +208,12 @@ def test_an_unsampled_caller_is_left_unsampled_and_still_propagated() -> None:
 def test_traces_that_begin_here_are_sampled_by_ratio(ratio: float, count: int) -> None:
     spans, _ = traced({"alpha": [OK]}, ratio, PARENT[:-1] + "0", begins=True)
     assert len(spans) == count
+
+
+@pytest.mark.parametrize(
+    ("trace_id", "count"),
+    [(f"{'f' * 16}7{'f' * 15}", 2), (f"{'0' * 15}18{'0' * 15}", 0), (f"{'f' * 16}{'0' * 16}", 2)],
+)
+def test_the_latter_half_of_the_trace_id_decides(trace_id: str, count: int) -> None:
+    spans, _ = traced({"alpha": [OK]}, 0.5, f"00-{trace_id}-{'b2' * 8}-00", begins=True)
+    assert len(spans) == count
