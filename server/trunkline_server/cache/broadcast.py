@@ -37,7 +37,7 @@ class Broadcast:
         self._window = window
         self._bound = bound
         self._outgrown = outgrown
-        self._readers: set[Reader] = set()
+        self._readers: dict[Reader, None] = {}  # In the order in which they came.
         self._base = 0  # How many deltas were let go.
         self._held = 0  # Bytes of those kept.
         self._sent = 0  # Bytes of all.
@@ -67,12 +67,12 @@ class Broadcast:
     def attach(self) -> "Reader":
         """A reader from the start."""
         reader = Reader(self)
-        self._readers.add(reader)
+        self._readers[reader] = None
         return reader
 
     def detach(self, reader: "Reader") -> None:
         """Forgets a reader."""
-        self._readers.discard(reader)
+        self._readers.pop(reader, None)
         self._fastest = max((each.taken for each in self._readers), default=self._sent)
         self._make_room()
 

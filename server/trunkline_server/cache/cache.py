@@ -67,7 +67,7 @@ class AnswerCache:
     def __init__(self, bounds: Bounds, clock: Clock, store: SharedStore | None = None) -> None:
         self.stats = Stats()
         self._tasks = Tasks()
-        self._levels = Levels(bounds, clock, self._tasks, self.stats, store)
+        self._levels = Levels(bounds, clock, self.stats, store)
         flights: Flights[Made] = Flights(clock, self._tasks)
         streams = Streams(clock, self._tasks, bounds.stream_window, bounds.entry_bytes)
         self._desk = Desk(self._levels, flights, streams, self.stats, clock)
@@ -156,9 +156,16 @@ class AnswerCache:
         """Drops from memory all that the caller's scope holds."""
         self._levels.memory.clear(scope_of(caller))
 
+    async def flush(self) -> None:
+        """Waits until what goes to the second level in the background is there, or lost."""
+        if self._levels.second is not None:
+            await self._levels.second.flush()
+
     async def close(self) -> None:
         """Ends the work under way and the writing to the second level."""
         await self._tasks.close()
+        if self._levels.second is not None:
+            await self._levels.second.close()
 
     def _whole(self, scope: str, digest: bytes, answer: Answer) -> Hit | None:
         whole = answer.whole()

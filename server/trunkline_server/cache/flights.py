@@ -69,6 +69,10 @@ class Tasks:
         task.add_done_callback(self._ended)
         return task
 
+    async def wait(self) -> None:
+        """Waits until those of now are over."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
     async def close(self) -> None:
         """Cancels them all and waits until they have unwound."""
         tasks = list(self._tasks)

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trunkline_server.cache.flights import Tasks
 from trunkline_server.cache.frame import Value
 from trunkline_server.cache.memory import Memory
 from trunkline_server.cache.ports import SharedStore
@@ -27,13 +26,13 @@ class Levels:
     """Values by scope and digest. Times to live are seconds."""
 
     def __init__(
-        self, bounds: Bounds, clock: Clock, tasks: Tasks, stats: Stats, store: SharedStore | None
+        self, bounds: Bounds, clock: Clock, stats: Stats, store: SharedStore | None
     ) -> None:
         self.memory: Memory[Value] = Memory(bounds.memory_bytes, bounds.share)
         self.second = (
             None
             if store is None
-            else SecondLevel(store, clock, tasks, stats, entry_bytes=bounds.entry_bytes)
+            else SecondLevel(store, clock, stats, entry_bytes=bounds.entry_bytes)
         )
         self._clock = clock
         self._stats = stats

@@ -25,12 +25,10 @@ class Found(NamedTuple):
 class SecondLevel:
     """Reads and writes values in a SharedStore. An outage is a miss; it is counted."""
 
-    def __init__(
-        self, store: SharedStore, clock: Clock, tasks: Tasks, stats: Stats, entry_bytes: int
-    ) -> None:
+    def __init__(self, store: SharedStore, clock: Clock, stats: Stats, entry_bytes: int) -> None:
         self._store = store
         self._clock = clock
-        self._tasks = tasks
+        self._tasks = Tasks()
         self._stats = stats
         self._limit = entry_bytes
         self._writing = 0
@@ -64,6 +62,14 @@ class SecondLevel:
             return
         self._writing += size
         self._tasks.start(self._put(scope, values, ttl, size))
+
+    async def flush(self) -> None:
+        """Waits until what was begun in the background is over."""
+        await self._tasks.wait()
+
+    async def close(self) -> None:
+        """Ends what is under way in the background."""
+        await self._tasks.close()
 
     async def _put(
         self, scope: str, values: Sequence[tuple[bytes, Value]], ttl: float, size: int
