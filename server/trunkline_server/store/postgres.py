@@ -1,7 +1,7 @@
 """Postgres by asyncpg: a pool with hard limits, and a listener on a connection of its own."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, TypeVar
 
@@ -20,9 +20,10 @@ T = TypeVar("T")
 
 # SQLSTATEs, or their first letters, that are the server's or the operator's trouble and not the
 # statement's: connection, authorisation, missing database, rollback that may be retried,
-# resources, shutdown and cancellation, system errors, a lock that was not to be had.
+# resources, shutdown and cancellation, system errors, a lock that was not to be had, a table that
+# is not there (they come by migration, and are away while a backup is restored).
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
-_TROUBLE = ("08", "28", "3D", "40", "53", "57", "58", "55P03")
+_TROUBLE = ("08", "28", "3D", "40", "53", "57", "58", "55P03", "42P01")
 _READ_ONLY = "25006"
 _REFUSED_VALUE = "22"
 _CONSTRAINT = "23"
@@ -77,8 +78,8 @@ class PostgresDatabase:
     ) -> AsyncGenerator["PostgresSession"]:
         async with self._session() as session:
             isolation = "ISOLATION LEVEL REPEATABLE READ READ ONLY" if read_only else ""
-            await session.script(f"BEGIN {isolation}")
             try:
+                await session.script(f"BEGIN {isolation}")
                 if seconds is not None:
                     session.seconds = seconds
                     await session.script(f"SET LOCAL statement_timeout = {_milliseconds(seconds)}")
@@ -101,8 +102,9 @@ class PostgresDatabase:
             yield bell
         finally:
             listener.cancel()
-            with suppress(asyncio.CancelledError):
-                await listener
+            await asyncio.wait([listener])
+            if not listener.cancelled():
+                listener.result()
 
     async def close(self) -> None:
         try:
@@ -115,7 +117,12 @@ class PostgresDatabase:
     async def _session(self) -> AsyncGenerator["PostgresSession"]:
         seconds = self._limits.acquire
         with _reporting(self.address, f"no connection within {seconds:g} s"):
-            connection = await self._pool.acquire(timeout=seconds)
+            try:
+                connection = await self._pool.acquire(timeout=seconds)
+            except asyncpg.InterfaceError:
+                if not self._pool.is_closing():
+                    raise
+                raise ConnectionError("closed") from None
         try:
             yield PostgresSession(connection, self.address, self._limits.statement)
         finally:
@@ -169,32 +176,32 @@ class PostgresSession:
         self._address = address
 
     async def fetch(self, statement: str, *values: object) -> Sequence[Row]:
-        rows: Sequence[Row] = await self._bounded(self._connection.fetch(statement, *values))
+        rows: Sequence[Row] = await self._bounded(self._connection.fetch, statement, *values)
         return rows
 
     async def fetch_one(self, statement: str, *values: object) -> Row | None:
-        row: Row | None = await self._bounded(self._connection.fetchrow(statement, *values))
+        row: Row | None = await self._bounded(self._connection.fetchrow, statement, *values)
         return row
 
     async def execute(self, statement: str, *values: object) -> int:
         # The tag of a statement that touches rows ends with their number: INSERT 0 3.
-        tag: str = await self._bounded(self._connection.execute(statement, *values))
+        tag: str = await self._bounded(self._connection.execute, statement, *values)
         count = tag.rpartition(" ")[2]
         return int(count) if count.isdigit() else 0
 
     async def execute_many(self, statement: str, rows: Iterable[Sequence[object]]) -> None:
-        await self._bounded(self._connection.executemany(statement, rows))
+        await self._bounded(self._connection.executemany, statement, rows)
 
     async def notify(self, channel: str) -> None:
         await self.execute("SELECT pg_notify($1, '')", channel)
 
     async def script(self, statements: str) -> None:
-        await self._bounded(self._connection.execute(statements))
+        await self._bounded(self._connection.execute, statements)
 
     async def stream(self, statement: str, *values: object) -> AsyncGenerator[Row]:
         """Rows by a cursor of the transaction."""
-        cursor = await self._bounded(self._connection.cursor(statement, *values))
-        while rows := await self._bounded(cursor.fetch(_PREFETCH)):
+        cursor = await self._bounded(self._connection.cursor, statement, *values)
+        while rows := await self._bounded(cursor.fetch, _PREFETCH):
             for row in rows:
                 yield row
 
@@ -223,11 +230,11 @@ class PostgresSession:
             return True
         return closed
 
-    async def _bounded(self, answer: Awaitable[T]) -> T:
+    async def _bounded(self, ask: Callable[..., Awaitable[T]], *words: object) -> T:
         with _reporting(self._address, f"no answer within {self.seconds:g} s"):
             try:
                 async with asyncio.timeout(self.seconds):
-                    return await answer
+                    return await ask(*words)
             except TimeoutError:
                 self._connection.terminate()
                 raise

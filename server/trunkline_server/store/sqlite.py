@@ -4,7 +4,7 @@ import asyncio
 import re
 import sqlite3
 from collections.abc import AsyncGenerator, Awaitable, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
@@ -38,6 +38,8 @@ _TROUBLE = frozenset(
         sqlite3.SQLITE_NOTADB,
     }
 )
+# Tables come by migration, and are away while a backup is restored. It has no code of its own.
+_NO_TABLE = "no such table"
 # How long a statement is asked to stop, and how often.
 _STOP_SECONDS = 2.0
 _STOP_AGAIN_SECONDS = 0.01
@@ -79,11 +81,11 @@ class SqliteDatabase:
         async with lanes.lend() as session:
             if seconds is not None:
                 session.seconds = seconds
-            # Writers take their lock first: one that began by reading could be refused it.
-            await session.execute("BEGIN" if read_only else "BEGIN IMMEDIATE")
             try:
+                # Writers take their lock first: one that began by reading could be refused it.
+                await session.execute("BEGIN" if read_only else "BEGIN IMMEDIATE")
                 yield session
-                await session.execute("COMMIT")
+                await session.commit()
             except BaseException:
                 await session.undo()
                 raise
@@ -150,10 +152,25 @@ class SqliteSession:
         finally:
             await cursor.close()
 
+    async def commit(self) -> None:
+        """Ends the transaction; one that does not end leaves it in doubt."""
+        try:
+            await self.execute("COMMIT")
+        except StoreUnavailableError as error:
+            if not self.lost:
+                raise
+            message = f"{error.message}; whether the change was made is not known"
+            raise StoreUnavailableError(message, in_doubt=True) from error
+
     async def undo(self) -> None:
         """Rolls back, unless SQLite has done so by itself."""
-        if not self.lost and self._connection.in_transaction:
+        if self.lost or not self._connection.in_transaction:
+            return
+        try:
             await self._bounded(self._connection.rollback())
+        except StoreUnavailableError:
+            # Closing it does the same.
+            self.lost = True
 
     async def _bounded(self, answer: Awaitable[T]) -> T:
         asked = asyncio.ensure_future(answer)
@@ -195,22 +212,19 @@ class _Lanes:
         self._address = address
         self._limits = limits
         self._reads_only = reads_only
+        # None stands for a connection that is yet to be opened.
         self._free: asyncio.LifoQueue[aiosqlite.Connection | None] = asyncio.LifoQueue()
         self._count = count
+        self._closed = False
         for _ in range(count):
             self._free.put_nowait(None)
 
     @asynccontextmanager
     async def lend(self) -> AsyncGenerator[SqliteSession]:
-        seconds = self._limits.acquire
+        connection = await self._take(self._limits.acquire)
         try:
-            async with asyncio.timeout(seconds):
-                connection = await self._free.get()
-        except TimeoutError as error:
-            raise StoreUnavailableError(
-                f"SQLite at {self._address} is unavailable: no connection within {seconds:g} s"
-            ) from error
-        try:
+            if self._closed:
+                raise StoreUnavailableError(f"SQLite at {self._address} is unavailable: closed")
             if connection is None:
                 connection = await self._connect()
             session = SqliteSession(connection, self._address, self._limits.statement)
@@ -218,17 +232,38 @@ class _Lanes:
                 yield session
             finally:
                 if session.lost:
+                    # Closes itself, should it ever come to it.
+                    connection.stop()
                     connection = None
         finally:
+            if self._closed and connection is not None:
+                await connection.close()
+                connection = None
             self._free.put_nowait(connection)
 
     async def close(self) -> None:
-        """Closes those that are not lent."""
-        for _ in range(self._free.qsize()):
-            connection = self._free.get_nowait()
+        """Closes them, once they are given back, be it after this has ended."""
+        self._closed = True
+        deadline = asyncio.get_running_loop().time() + self._limits.statement
+        taken = 0
+        with suppress(StoreUnavailableError):
+            for _ in range(self._count):
+                connection = await self._take(deadline - asyncio.get_running_loop().time())
+                taken += 1
+                if connection is not None:
+                    await connection.close()
+        # Whoever comes yet is to be told, and not to wait.
+        for _ in range(taken):
             self._free.put_nowait(None)
-            if connection is not None:
-                await connection.close()
+
+    async def _take(self, seconds: float) -> aiosqlite.Connection | None:
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._free.get()
+        except TimeoutError as error:
+            raise StoreUnavailableError(
+                f"SQLite at {self._address} is unavailable: no connection within {seconds:g} s"
+            ) from error
 
     async def _connect(self) -> aiosqlite.Connection:
         with _reporting(self._address):
@@ -271,7 +306,7 @@ def _reporting(address: str) -> Iterator[None]:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code == sqlite3.SQLITE_READONLY:
             raise StoreReadOnlyError(f"SQLite at {address} is read-only: {error}") from error
-        if code in _TROUBLE:
+        if code in _TROUBLE or str(error).startswith(_NO_TABLE):
             raise StoreUnavailableError(f"SQLite at {address} is unavailable: {error}") from error
         raise
 

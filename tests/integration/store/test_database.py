@@ -257,18 +257,71 @@ async def test_the_wait_for_another_writer_is_bounded(dsn: str, opened: Open) ->
 
 
 async def test_a_mistaken_statement_is_not_an_outage(database: Database) -> None:
-    with pytest.raises(Exception, match="no_such_table") as caught:
-        await database.fetch("SELECT 1 FROM no_such_table")
+    with pytest.raises(Exception, match="no_such_column") as caught:
+        await database.fetch("SELECT no_such_column FROM meta")
     assert not isinstance(caught.value, StoreUnavailableError)
     assert await content(database) == {}
 
 
-async def test_close_is_final_prompt_and_repeatable(dsn: str, opened: Open) -> None:
+async def test_a_missing_table_is_an_outage(database: Database) -> None:
+    with pytest.raises(StoreUnavailableError, match="no_such_table"):
+        await database.fetch("SELECT 1 FROM no_such_table")
+    assert await content(database) == {}
+
+
+async def test_close_is_final_and_repeatable(dsn: str, opened: Open) -> None:
     database = await opened(dsn)
     await put(database, "a", 1)
+    # Several connections at once, of both kinds.
+    await asyncio.gather(*(database.fetch(ALL) for _ in range(4)))
     await database.close()
     await database.close()
+    with pytest.raises(StoreUnavailableError, match="closed"):
+        await database.fetch(ALL)
+    with pytest.raises(StoreUnavailableError, match="closed"):
+        await put(database, "b", 1)
     assert await content(await opened(dsn)) == {"a": 1}
+
+
+async def test_close_lets_end_what_has_begun(dsn: str, opened: Open) -> None:
+    database = await opened(dsn)
+    written, go_on = asyncio.Event(), asyncio.Event()
+
+    async def write() -> None:
+        async with database.transaction() as transaction:
+            await transaction.execute(PUT, "a", 1)
+            written.set()
+            await go_on.wait()
+
+    writing = asyncio.create_task(write())
+    await written.wait()
+    closing = asyncio.create_task(database.close())
+    done, _ = await asyncio.wait([closing], timeout=0.05)
+    assert not done
+    go_on.set()
+    await asyncio.gather(writing, closing)
+    assert await content(await opened(dsn)) == {"a": 1}
+
+
+async def test_close_does_not_wait_for_ever(dsn: str, opened: Open) -> None:
+    database = await opened(dsn, Limits(statement=LIMIT))
+    read, go_on = asyncio.Event(), asyncio.Event()
+
+    async def linger() -> None:
+        async with database.transaction(read_only=True) as transaction:
+            await transaction.fetch(ALL)
+            read.set()
+            await go_on.wait()
+
+    lingering = asyncio.create_task(linger())
+    await read.wait()
+    began = time.monotonic()
+    await database.close()
+    assert LIMIT <= time.monotonic() - began < 2 * LIMIT + SLACK
+    go_on.set()
+    # Postgres' connection is gone under it; SQLite's is closed when it is given back.
+    (outcome,) = await asyncio.gather(lingering, return_exceptions=True)
+    assert outcome is None or isinstance(outcome, StoreUnavailableError)
 
 
 async def test_entries_of_the_audit_log_stay(database: Database) -> None:

@@ -128,6 +128,24 @@ async def test_a_cut_in_a_transaction_undoes_it(through: Database, proxy: FaultP
     assert await store.revision() == 0
 
 
+async def test_a_connection_that_ends_between_two_statements(
+    through: Database, proxy: FaultProxy
+) -> None:
+    async def lose_it() -> None:
+        async with through.transaction() as transaction:
+            await transaction.fetch("SELECT 1")
+            await proxy.refuse()
+            # The reset is in our socket already; the loop is to find it there.
+            for _ in range(10):
+                await asyncio.sleep(0)
+            await transaction.fetch("SELECT 1")
+
+    with pytest.raises(StoreUnavailableError):
+        await lose_it()
+    await proxy.accept()
+    assert await answers(through)
+
+
 async def test_a_commit_whose_answer_is_lost_is_in_doubt(
     through: Database, proxy: FaultProxy
 ) -> None:
