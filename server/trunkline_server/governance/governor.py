@@ -173,6 +173,7 @@ class Governor:
         if available:
             for compiled in self._compiled.values():
                 compiled.fallback = None
+            self._fallback.pay(self._desk.settler)
             self._desk.settler.nudge()
 
     def admit(self, demand: Demand) -> Grant | Awaitable[Grant]:
