@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Awaitable, Callable, Generator
+from dataclasses import replace
 
 import pytest
 import structlog
@@ -19,8 +20,9 @@ from trunkline_server.engine.attempt import Services
 from trunkline_server.engine.engine import Engine
 from trunkline_server.engine.ports import Observer
 from trunkline_server.errors import TrunklineError
+from trunkline_server.routing.health import BreakerPolicy
 from trunkline_server.telemetry.logs import CallLog
-from trunkline_server.telemetry.metrics import CallMetrics, Metrics
+from trunkline_server.telemetry.metrics import PASSTHROUGH, CallMetrics, Metrics
 from trunkline_server.telemetry.observers import Observers
 from trunkline_server.telemetry.tracing import CallTracer, tracer_provider
 
@@ -82,6 +84,52 @@ def test_unpriced_attempts_are_counted_apart_from_money() -> None:
     alpha = {"provider": "alpha", "deployment": "alpha-large"}
     assert registry.get_sample_value("trunkline_unpriced_attempts_total", alpha) == 1
     assert registry.get_sample_value("trunkline_cost_usd_total", alpha) == 0
+
+
+def test_metrics_of_a_stream_and_of_the_breakers_behind_it() -> None:
+    registry = CollectorRegistry()
+    spoken = Answer(chunks=[(0.2, b"data: hello\n\n"), (0.3, b"data: [end]\n\n")])
+
+    async def main() -> None:
+        world = watched(World({"alpha": [DOWN], "beta": [spoken]}), CallMetrics(Metrics(registry)))
+        world.health.policy = BreakerPolicy(consecutive_failures=1)
+        await world.stream()
+
+    go(main)
+
+    def value(name: str, provider: str, **labels: str) -> float | None:
+        where = {"provider": provider, "deployment": f"{provider}-large", **labels}
+        return registry.get_sample_value(f"trunkline_{name}", where)
+
+    # The first delta came 0.2 seconds into the second attempt, after 0.5 at the first.
+    assert value("first_token_seconds_sum", "beta") == pytest.approx(0.7)
+    assert value("first_token_seconds_bucket", "beta", le="0.5") == 0
+    assert value("first_token_seconds_bucket", "beta", le="1.0") == 1
+    assert value("first_token_seconds_count", "alpha") == 0
+    assert value("circuit_state", "alpha") == v1.CIRCUIT_STATE_OPEN
+    assert value("circuit_state", "beta") == v1.CIRCUIT_STATE_CLOSED
+
+
+def test_models_that_are_passed_through_are_counted_together() -> None:
+    registry = CollectorRegistry()
+
+    async def main() -> None:
+        world = World({})
+        metrics = CallMetrics(Metrics(registry))
+        call = world.call(ask())
+        usage = v1.Usage(input_tokens=9, output_tokens=2, cached_input_tokens=4)
+        for number in range(3):
+            target = replace(world.deployments[0], name=f"alpha/model-{number}")
+            record = v1.Attempt(outcome=v1.ATTEMPT_OUTCOME_SUCCEEDED, usage=usage)
+            metrics.attempt_ended(call, target, record, None)
+
+    go(main)
+    where = {"provider": "alpha", "deployment": PASSTHROUGH}
+    ended = {**where, "outcome": "succeeded", "reason": ""}
+    assert registry.get_sample_value("trunkline_attempts_total", ended) == 3
+    for kind, count in (("input", 27), ("output", 6), ("cached_input", 12)):
+        tokens = {**where, "kind": kind}
+        assert registry.get_sample_value("trunkline_tokens_total", tokens) == count
 
 
 @pytest.fixture
