@@ -72,15 +72,14 @@ NO_FACTS = CallFacts()
 class _Book:
     """What is kept of a call between its first attempt's end and its own."""
 
-    __slots__ = ("consumed", "decide_us", "id", "last", "offset", "shared")
+    __slots__ = ("common", "decide_us", "id", "last", "offset")
 
-    def __init__(self, call_id: str, offset: float, shared: bytes) -> None:
+    def __init__(self, call_id: str, offset: float) -> None:
         self.id = call_id
         # From monotonic seconds to seconds since the Unix epoch.
         self.offset = offset
-        self.shared = shared
-        # Of the attempt that ended last.
-        self.consumed = b""
+        # What the event of the attempt that ended last has in common with its call's.
+        self.common = b""
         self.decide_us = 0
         self.last: Deployment | None = None
 
@@ -144,7 +143,7 @@ class Recorder:
         self, call: Call, target: Deployment, attempt: v1.Attempt, error: TrunklineError | None
     ) -> None:
         """Writes the attempt's event."""
-        book = self._book(call)
+        book = self._books.get(call) or self._open(call)
         book.last = target
         attempts = call.attempts
         number = 1 if len(attempts) == 1 else _place(attempts, attempt)
@@ -153,7 +152,14 @@ class Recorder:
         started = ended - duration_us / 1e6
         if number == 1:
             book.decide_us = max(round((started - call.started) * 1e6), 0)
-        book.consumed = consumed = _consumed_part(attempt, duration_us)
+        common = _common(call, book.id)
+        common.upstream_us = duration_us
+        if attempt.http_status:
+            common.http_status = attempt.http_status
+        if attempt.HasField("usage"):
+            common.usage.CopyFrom(attempt.usage)
+            common.cost.CopyFrom(attempt.cost)
+        book.common = common_part = common.SerializeToString()
         event = admin.UsageEvent()
         event.event_id = f"{book.id}-{number}"
         event.attempt_number = number
@@ -170,24 +176,23 @@ class Recorder:
         if attempt.hedged:
             event.hedged = True
         own = self._own[call.operation, admin.USAGE_EVENT_KIND_ATTEMPT]
-        place = self._places.of(target)
-        self._write(b"".join((own, book.shared, place, consumed, event.SerializeToString())))
+        caller, place = self._callers.of(call.caller), self._places.of(target)
+        self._write(b"".join((own, caller, place, common_part, event.SerializeToString())))
 
     def call_ended(self, call: Call, error: TrunklineError | None) -> None:
         """Writes the call's event."""
-        book = self._book(call)
+        book = self._books.get(call) or self._open(call)
         del self._books[call]
         facts = self._facts_of(call)
         event = admin.UsageEvent()
         event.event_id = book.id
-        start_us = round((call.started + book.offset) * 1e6)
-        event.start_time_unix_us = start_us
+        event.start_time_unix_us = start_us = round((call.started + book.offset) * 1e6)
         event.duration_us = duration_us = round((call.ended - call.started) * 1e6)
         event.end_time_unix_us = start_us + duration_us
-        event.answered_model = call.model
-        event.finish_reason = call.finish_reason
         if error is None:
             event.outcome = admin.USAGE_OUTCOME_SUCCEEDED
+            event.answered_model = call.model
+            event.finish_reason = call.finish_reason
         else:
             cancelled = error.reason == v1.ERROR_REASON_CANCELLED
             event.outcome = (
@@ -198,28 +203,28 @@ class Recorder:
             event.expected_cost_nanos = call.decision.estimated_cost.total
         if facts is not NO_FACTS:
             _add_facts(event, facts)
-        consumed = place = b""
-        if call.attempts:
+        common, place = book.common, b""
+        count = len(call.attempts)
+        if count:
+            event.attempt_count = count
             event.decide_us = max(book.decide_us - facts.queue_us, 0)
-            event.attempt_count = len(call.attempts)
             if call.first_token is not None:
                 event.first_token_us = round((call.first_token - call.started) * 1e6)
-            if len(call.attempts) == 1:
-                consumed = book.consumed
-            else:
-                _add_attempts(event, call)
             target = _answered(call) or book.last
             place = b"" if target is None else self._places.of(target)
+        if count != 1:
+            together = _common(call, book.id)
+            if count:
+                _add_up(together, call)
+            common = together.SerializeToString()
         own = self._own[call.operation, admin.USAGE_EVENT_KIND_CALL]
-        self._write(b"".join((own, book.shared, place, consumed, event.SerializeToString())))
+        caller = self._callers.of(call.caller)
+        self._write(b"".join((own, caller, place, common, event.SerializeToString())))
 
-    def _book(self, call: Call) -> _Book:
-        book = self._books.get(call)
-        if book is None:
-            call_id = f"{self._id_prefix}{next(self._numbers):010x}"
-            offset = self._clock.wall() - self._clock.monotonic()
-            shared = self._callers.of(call.caller) + _shared_part(call, call_id)
-            book = self._books[call] = _Book(call_id, offset, shared)
+    def _open(self, call: Call) -> _Book:
+        call_id = f"{self._id_prefix}{next(self._numbers):010x}"
+        book = _Book(call_id, self._clock.wall() - self._clock.monotonic())
+        self._books[call] = book
         return book
 
     def _caller_part(self, caller: Caller) -> admin.UsageEvent:
@@ -255,7 +260,7 @@ def _deployment_part(target: Deployment) -> admin.UsageEvent:
     )
 
 
-def _shared_part(call: Call, call_id: str) -> bytes:
+def _common(call: Call, call_id: str) -> admin.UsageEvent:
     """What a call's event and those of its attempts have in common."""
     request = call.request
     event = admin.UsageEvent()
@@ -275,7 +280,7 @@ def _shared_part(call: Call, call_id: str) -> bytes:
         event.strategy = plan.strategy
         event.candidate_count = plan.candidate_count
         event.snapshot_version = call.course.table.snapshot.version
-    return event.SerializeToString()
+    return event
 
 
 def _place(attempts: Sequence[v1.Attempt], attempt: v1.Attempt) -> int:
@@ -294,19 +299,7 @@ def _answered(call: Call) -> Deployment | None:
     return None
 
 
-def _consumed_part(attempt: v1.Attempt, duration_us: int) -> bytes:
-    """What an attempt's event says that its call's says too, if it is the only one."""
-    event = admin.UsageEvent()
-    event.upstream_us = duration_us
-    if attempt.http_status:
-        event.http_status = attempt.http_status
-    if attempt.HasField("usage"):
-        event.usage.CopyFrom(attempt.usage)
-        event.cost.CopyFrom(attempt.cost)
-    return event.SerializeToString()
-
-
-def _add_attempts(event: admin.UsageEvent, call: Call) -> None:
+def _add_up(event: admin.UsageEvent, call: Call) -> None:
     """What several attempts come to together."""
     attempts = call.attempts
     event.http_status = attempts[-1].http_status

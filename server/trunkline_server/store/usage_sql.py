@@ -5,6 +5,7 @@ Names of columns that stand in statements come from enums and from constants, va
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 import orjson
@@ -49,6 +50,10 @@ _COST = {
     "cost_estimated": "estimated",
 }
 COLUMNS = (*_SAME, *_TIMES, *_USAGE, *_COST, "labels", "event")
+
+_of_event = attrgetter(*_SAME, *_TIMES.values())
+_of_usage = attrgetter(*_USAGE)
+_of_cost = attrgetter(*_COST.values())
 
 # UsageRow's sums.
 _SUM_OF = {
@@ -220,12 +225,10 @@ def row_of(event: admin.UsageEvent) -> tuple[Any, ...]:
     raw = event.SerializeToString()
     if b"\x00" in raw:
         event = _without_nul(event)
-    usage, cost = event.usage, event.cost
     return (
-        *[getattr(event, name) for name in _SAME],
-        *[getattr(event, name) for name in _TIMES.values()],
-        *[getattr(usage, name) for name in _USAGE],
-        *[getattr(cost, name) for name in _COST.values()],
+        *_of_event(event),
+        *_of_usage(event.usage),
+        *_of_cost(event.cost),
         orjson.dumps(dict(event.labels)).decode() if event.labels else "{}",
         raw,
     )
