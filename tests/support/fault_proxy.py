@@ -57,6 +57,12 @@ class FaultProxy:
         """Lets everything pass again."""
         self._flowing.set()
 
+    def drop(self) -> None:
+        """Forgets the connections of now, as a firewall does: both ends believe in them."""
+        self._flowing.clear()
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+
     def cut(self) -> None:
         """Breaks every connection, on both of its sides, with a TCP reset."""
         for writer in self._writers:
@@ -99,9 +105,10 @@ class FaultProxy:
         try:
             answers, far = await asyncio.open_connection(*self._target)
             self._writers.add(far)
+            flowing = self._flowing
             async with asyncio.TaskGroup() as pumps:
-                pumps.create_task(self._pump(reader, far, replies=False))
-                pumps.create_task(self._pump(answers, writer, replies=True))
+                pumps.create_task(self._pump(reader, far, flowing, replies=False))
+                pumps.create_task(self._pump(answers, writer, flowing, replies=True))
         except OSError:
             _reset(writer)
         except asyncio.CancelledError:
@@ -115,18 +122,23 @@ class FaultProxy:
             self._serving.discard(task)
 
     async def _pump(
-        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, replies: bool
+        self,
+        source: asyncio.StreamReader,
+        sink: asyncio.StreamWriter,
+        flowing: asyncio.Event,
+        *,
+        replies: bool,
     ) -> None:
         """Passes bytes on until the source ends, and then the end."""
         with suppress(ConnectionError):
             while piece := await source.read(PIECE_BYTES):
                 if replies and self.delay:
                     await asyncio.sleep(self.delay)
-                await self._flowing.wait()
+                await flowing.wait()
                 sink.write(piece)
                 await sink.drain()
         # An end is news too.
-        await self._flowing.wait()
+        await flowing.wait()
         with suppress(OSError):
             sink.write_eof()
 

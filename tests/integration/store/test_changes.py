@@ -12,6 +12,7 @@ from tests.integration.store.conftest import FIELD, Open
 from tests.support.fault_proxy import FaultProxy
 from tests.support.postgres_server import PostgresServer
 from trunkline_server.clock import SystemClock
+from trunkline_server.store import postgres
 from trunkline_server.store.changes import ChangeFeed
 from trunkline_server.store.database import Database, Limits, StoreUnavailableError
 from trunkline_server.store.migrate import upgrade
@@ -232,6 +233,29 @@ async def test_a_silent_network_delays_watchers_no_longer_than_it_lasts(
             for each in both:
                 assert await each.saw(1) - flowing_at < PROMPT
                 assert each.heard[-1] == "back"
+
+
+async def test_a_listener_whose_peer_vanished_finds_out(
+    postgres_server: PostgresServer,
+    postgres_dsn: str,
+    opened: Open,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(postgres, "_PROOF_SECONDS", 0.1)
+    await upgrade(postgres_dsn, FIELD)
+    store = ResourceStore(await opened(postgres_dsn), SystemClock())
+    async with FaultProxy(postgres_server.host, postgres_server.port) as proxy:
+        through = postgres_server.dsn(postgres_dsn.rpartition("/")[2], port=proxy.port)
+        async with watchers(through, opened, 1, poll_seconds=NEVER) as (watcher,):
+            await watcher.saw(0)
+            await store.create("keys", "heard", b"{}")
+            await watcher.saw(1)
+            proxy.drop()
+            # The listener's return makes it look, on another connection that is as silent ...
+            await watcher.missed(1)
+            # ... and what is notified from then on arrives.
+            await store.create("keys", "heard again", b"{}")
+            await watcher.saw(2)
 
 
 async def test_a_database_that_is_away_at_the_start_is_followed_once_it_is_there(

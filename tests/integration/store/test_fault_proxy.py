@@ -68,6 +68,25 @@ async def test_a_stalled_connection_is_silent_and_loses_nothing(proxy: FaultProx
     other.writer.close()
 
 
+async def test_a_dropped_connection_is_silent_for_good_and_a_new_one_speaks(
+    proxy: FaultProxy,
+) -> None:
+    client = await Client.to(proxy)
+    assert await client.say(b"before") == b"before"
+    proxy.drop()
+    waiting = asyncio.create_task(client.say(b"lost"))
+    fresh = await Client.to(proxy)
+    assert await fresh.say(b"after") == b"after"
+    proxy.flow()
+    done, _ = await asyncio.wait([waiting], timeout=MOMENT)
+    assert not done
+    proxy.cut()
+    with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
+        await waiting
+    for each in (client, fresh):
+        each.writer.close()
+
+
 async def test_a_delay_slows_each_reply(proxy: FaultProxy) -> None:
     client = await Client.to(proxy)
     proxy.delay = MOMENT

@@ -145,7 +145,7 @@ async def test_a_migration_that_fails_leaves_nothing_behind(
     dsn: str, opened: Open, later: Path
 ) -> None:
     database = await opened(dsn)
-    broken = "CREATE TABLE half (number int);\n\nINSERT INTO none_such (number) VALUES (1);\n"
+    broken = "CREATE TABLE half (number int);\n\nINSERT INTO half (none_such) VALUES (1);\n"
     async with a_later_build(later, broken):
         with pytest.raises(SchemaError, match=r"0005_later\.sql.*nothing was changed.*none_such"):
             await upgrade(dsn, FIELD)
@@ -212,6 +212,15 @@ async def test_a_read_only_postgres_is_named(
     with pytest.raises(SchemaError, match=r"read-only.*a server that may write"):
         await upgrade(postgres_dsn, FIELD)
     assert await tables(await opened(postgres_dsn)) == set()
+
+
+@pytest.mark.parametrize("dialect", list(Dialect))
+def test_migrations_are_numbered_without_gaps_and_end_as_statements_do(dialect: Dialect) -> None:
+    known = schema.revisions(dialect)
+    assert [f"{each.number}_{each.name}" for each in known] == NAMES
+    assert [each.number for each in known] == [f"{n:04}" for n in range(1, len(known) + 1)]
+    # Else the note of the version would be part of the last statement.
+    assert all(each.path.read_text().endswith(";\n") for each in known)
 
 
 def test_the_plan_is_the_files_and_the_notes_of_them() -> None:

@@ -83,6 +83,13 @@ async def test_a_silent_network_under_a_connection(through: Database, proxy: Fau
     assert await answers(through)
 
 
+async def test_a_network_that_forgot_the_connection(through: Database, proxy: FaultProxy) -> None:
+    assert await answers(through)
+    proxy.drop()
+    assert "no answer within 0.4 s" in await unavailable(through)
+    assert await answers(through)
+
+
 async def test_a_silent_network_in_a_cancelled_query(through: Database, proxy: FaultProxy) -> None:
     assert await answers(through)
     proxy.stall()

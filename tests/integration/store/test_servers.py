@@ -1,6 +1,12 @@
 """The servers that other tests rest on are real, fresh for each test, and survive being killed."""
 
+import shutil
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis, RedisCluster, Sentinel
@@ -10,6 +16,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from tests.support.postgres_server import PostgresServer
 from tests.support.redis_server import RedisSentinel, RedisServer
+from tests.support.server_process import START_SECONDS
+from tests.support.servers import missing
 
 
 @pytest.mark.parametrize("turn", [1, 2])
@@ -33,6 +41,36 @@ async def test_a_killed_postgres_comes_back_with_what_was_committed(
         server.start()
         assert await server.execute("SELECT number FROM kept") == [(7,)]
     assert await server.execute("SHOW max_connections") == [("10",)]
+
+
+def test_what_is_missing_is_skipped_and_fails_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CI", "")
+    with pytest.raises(pytest.skip.Exception, match="redis-server is not installed"):
+        missing("redis-server")
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match="redis-server is not installed"):
+        missing("redis-server")
+
+
+def test_servers_end_with_the_process_that_started_them(redis_home: Path) -> None:
+    program = (
+        "import os, sys; from pathlib import Path; "
+        "from tests.support.redis_server import RedisServer; "
+        "server = RedisServer(Path(sys.argv[1])); server.start(); "
+        "print(server.port, server.directory, flush=True); os.kill(os.getpid(), 9)"
+    )
+    command = [sys.executable, "-c", program, str(redis_home)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    port, directory = done.stdout.split()
+    deadline = time.monotonic() + START_SECONDS
+    while connects(int(port)):
+        assert time.monotonic() < deadline, "the server outlives its parent"
+    shutil.rmtree(directory)
+
+
+def connects(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.mark.parametrize("turn", [1, 2])
