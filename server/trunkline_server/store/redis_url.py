@@ -78,7 +78,7 @@ def parse_redis_url(url: str) -> RedisAddress:
     except ValueError:
         raise ValueError("the Redis URL cannot be parsed") from None
     secure = parts.scheme.startswith("rediss")
-    scheme = "redis" + parts.scheme.removeprefix("rediss" if secure else "redis")
+    scheme = "redis" + parts.scheme.removeprefix("rediss") if secure else parts.scheme
     try:
         topology = Topology(scheme)
     except ValueError:

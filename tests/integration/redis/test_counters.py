@@ -252,6 +252,31 @@ async def test_a_counter_restored_from_an_old_snapshot_is_seeded(
     await client.close()
 
 
+@pytest.mark.parametrize("jump", [-3600, 3600])
+async def test_a_rate_survives_jumps_of_the_servers_clock(redis_url: str, jump: int) -> None:
+    client = RedisClient(redis_url, policy=PATIENT)
+    assert await client.start()
+    counters = RedisCounters(client)
+    clock = await client.execute(b"k", b"TIME")
+    assert isinstance(clock, list)
+    assert isinstance(clock[0], bytes)
+    now = int(clock[0]) * 1_000_000
+    # As written by a clock that was ahead, or behind: half of the bucket is taken.
+    written = now - jump * 1_000_000
+    key = "trunkline:{t=a}:r"
+    state = f"{written + 30_000_000} {written}".encode()
+    await client.execute(key.encode(), b"SET", key.encode(), state)
+    claim = RateClaim(key, cost=31e6, tolerance=60e6)
+    admission = await counters.admit("h", [claim])
+    if jump < 0:
+        # Set back: the level stays, and nobody waits for the hour to pass again.
+        assert admission.denied == 0
+        assert 0.0 < admission.wait <= 2.0
+    else:
+        assert admission.denied is None
+    await client.close()
+
+
 async def test_a_cluster_serves_each_tag_on_its_node(redis_cluster_url: str) -> None:
     client = RedisClient(redis_cluster_url.replace("redis://", "redis+cluster://"), policy=PATIENT)
     assert await client.start()

@@ -270,8 +270,8 @@ async def test_counters_go_on_from_the_ledger_after_redis_lost_them(
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Waits until something holds, for ten seconds at most."""
-    async with asyncio.timeout(10.0):
+    """Waits until something holds, for twenty seconds at most."""
+    async with asyncio.timeout(20.0):
         while not condition():  # noqa: ASYNC110 - Servers set no events.
             await asyncio.sleep(0.01)
 
