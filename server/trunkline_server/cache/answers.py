@@ -3,14 +3,14 @@
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from trunkline import v1
 from trunkline.assemble import MessageAssembler
 from trunkline_server.cache import wire
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(NamedTuple):
     """What the books want to know of a kept answer. `saved` is what it cost when it was made,
     in nanos of a US dollar; unpriced, it says nothing, and estimated, it is not exact."""
 

@@ -88,19 +88,21 @@ class Tasks:
 
 
 class Running(Generic[T]):
-    """One piece of work under way, and how many calls wait for it.
+    """One piece of work under way, and the calls that wait for it.
 
     `horizon` is the furthest deadline among those who ever joined, in monotonic seconds;
     `extend` is told whenever it moves.
     """
 
-    __slots__ = ("_extend", "horizon", "task", "waiting")
+    __slots__ = ("_alarms", "_extend", "horizon", "task", "waiting")
 
     def __init__(self, task: asyncio.Task[T], horizon: float, extend: Extend | None) -> None:
         self.task = task
         self.waiting = 0
         self.horizon = horizon
         self._extend = extend
+        self._alarms: dict[asyncio.Future[None], None] = {}  # In order of arrival.
+        task.add_done_callback(self._done)
 
     def join(self, deadline: float) -> None:
         """One more waits, until its own deadline."""
@@ -110,6 +112,24 @@ class Running(Generic[T]):
             if self._extend is not None:
                 self._extend(deadline)
 
+    async def result(self, seconds: float) -> T:
+        """The result, once it is there; TIMEOUT if that takes longer.
+
+        Each who waits has a future of its own, so that cancelling one touches no other.
+        """
+        loop = asyncio.get_running_loop()
+        alarm: asyncio.Future[None] = loop.create_future()
+        self._alarms[alarm] = None
+        timer = loop.call_later(seconds, _ring, alarm)
+        try:
+            await alarm
+        finally:
+            timer.cancel()
+            del self._alarms[alarm]
+        if not self.task.done():
+            raise deadline_passed()
+        return self.task.result()
+
     async def leave(self) -> None:
         """One waits no more; the last one ends the work if it is not done."""
         self.waiting -= 1
@@ -118,6 +138,15 @@ class Running(Generic[T]):
         self.task.cancel()
         # The books of the work are closed, and its caller can be told, once it has unwound.
         await asyncio.wait((self.task,), timeout=_UNWIND_SECONDS)
+
+    def _done(self, _: asyncio.Task[T]) -> None:
+        for alarm in self._alarms:
+            _ring(alarm)
+
+
+def _ring(alarm: asyncio.Future[None]) -> None:
+    if not alarm.done():
+        alarm.set_result(None)
 
 
 class Flights(Generic[T]):
@@ -171,14 +200,8 @@ class Flights(Generic[T]):
 
     async def _wait(self, key: Key, flight: Running[T], deadline: float) -> T:
         flight.join(deadline)
-        timer = asyncio.timeout(deadline - self._clock.monotonic())
         try:
-            async with timer:
-                return await asyncio.shield(flight.task)
-        except TimeoutError:
-            if timer.expired():
-                raise deadline_passed() from None
-            raise
+            return await flight.result(deadline - self._clock.monotonic())
         finally:
             if flight.waiting == 1 and self._running.get(key) is flight:
                 # Nobody may join what is about to be cancelled.

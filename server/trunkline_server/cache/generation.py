@@ -21,7 +21,7 @@ StreamWork = Callable[[SendEvent], Awaitable[None]]
 SendBytes = Callable[[bytes], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Waiter:
     """A call that waits: its id, its start and its deadline in monotonic seconds. `extend`
     hears of later deadlines among those who wait for this call's work, which should then go

@@ -1,0 +1,119 @@
+"""Which deployment has the beginning of a conversation in its vendor's prompt cache.
+
+Vendors keep the prefixes of prompts for some minutes and charge less for tokens read from
+there: for OpenAI from 1,024 tokens on (https://platform.openai.com/docs/guides/prompt-caching),
+for Anthropic where the request marks it
+(https://docs.claude.com/en/docs/build-with-claude/prompt-caching). Each account and region has
+its own, so it pays to send a conversation where its beginning went before.
+
+A prompt is cut into blocks, and each block is named by a hash of itself and all before it. What
+is remembered is which deployments saw a block lately: nothing of the text.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from trunkline import v1
+
+# About 512 tokens of English. A prompt below two blocks is below what vendors keep.
+BLOCK_BYTES = 2_048
+_LEAST_BLOCKS = 2
+# Prompts are looked at so far: about 250,000 tokens.
+_MOST_BLOCKS = 512
+
+
+def prefix_blocks(request: v1.GenerateRequest, scope: str) -> Sequence[int]:
+    """The names of the whole blocks of a prompt, from its beginning.
+
+    The same for conversations that begin alike, with the same tools, in one scope: what one
+    tenant sent steers no other's calls. They hold within this process only. The serialised
+    request stands for the prompt: its messages come right after the model, in order, and what
+    follows them is in the last block or so.
+    """
+    size = request.ByteSize()
+    if size < _LEAST_BLOCKS * BLOCK_BYTES:
+        return ()
+    # Vendors put tools before all messages.
+    tools = b"".join([tool.SerializeToString() for tool in request.tools])
+    raw = request.SerializeToString(deterministic=True)
+    name = hash((scope, tools))
+    blocks = []
+    for start in range(0, min(size // BLOCK_BYTES, _MOST_BLOCKS) * BLOCK_BYTES, BLOCK_BYTES):
+        name = hash((name, raw[start : start + BLOCK_BYTES]))
+        blocks.append(name)
+    return blocks
+
+
+class PrefixAffinity:
+    """Which deployments saw which blocks in the last `ttl` seconds.
+
+    Holds at most `capacity` blocks, about 400 bytes each, and lets go of those that were seen
+    longest ago. Times are monotonic seconds.
+    """
+
+    def __init__(self, capacity: int = 100_000, ttl: float = 300.0) -> None:
+        self._capacity = capacity
+        self._ttl = ttl
+        self._seen: OrderedDict[int, dict[str, float]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._seen)
+
+    def saw(self, blocks: Sequence[int], deployment: str, now: float) -> None:
+        """A deployment has answered a prompt of these blocks."""
+        seen = self._seen
+        # The first block last: a block is let go only after all that follow it.
+        for block in reversed(blocks):
+            places = seen.get(block)
+            if places is None:
+                seen[block] = {deployment: now}
+            else:
+                places[deployment] = now
+                seen.move_to_end(block)
+        while len(seen) > self._capacity:
+            seen.popitem(last=False)
+
+    def affinity(self, blocks: Sequence[int], now: float) -> dict[str, int]:
+        """How many blocks from the beginning each deployment saw lately; those with any."""
+        matched: dict[str, int] = {}
+        since = now - self._ttl
+        for depth, block in enumerate(blocks):
+            places = self._seen.get(block)
+            if places is None:
+                break
+            further = False
+            for deployment, at in places.items():
+                if at >= since and matched.get(deployment, 0) == depth:
+                    matched[deployment] = depth + 1
+                    further = True
+            if not further:
+                break
+        return matched
+
+
+class Offer(NamedTuple):
+    """What a deployment would take for one call, apart from the prefix.
+
+    `saved_per_token` is by how much its cached input is cheaper than its other input, zero if
+    the vendor has no such price. `penalty` is what choosing it costs otherwise: its price for
+    the whole call and what its load is worth, beyond those of the best. All in nanos of a US
+    dollar.
+    """
+
+    deployment: str
+    saved_per_token: float
+    penalty: float
+
+
+def preferred(
+    matched: Mapping[str, int], offers: Iterable[Offer], tokens_per_block: int = 512
+) -> str | None:
+    """The deployment whose cached prefix is worth most beyond its penalty; None when none pays."""
+    best, most = None, 0.0
+    for offer in offers:
+        blocks = matched.get(offer.deployment, 0)
+        gain = blocks * tokens_per_block * offer.saved_per_token - offer.penalty
+        if blocks and gain > most:
+            best, most = offer.deployment, gain
+    return best
