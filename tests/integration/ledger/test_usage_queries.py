@@ -278,7 +278,7 @@ async def test_a_token_of_another_question_is_refused(filled: UsageTable) -> Non
 async def test_a_scan_gives_every_event_in_batches(filled: UsageTable) -> None:
     where = UsageFilter(kind=CALL)
     batches = [batch async for batch in filled.scan(where)]
-    assert max(map(len, batches)) <= 500
+    assert max(map(len, batches)) <= 200
     got = [event for batch in batches for event in batch]
     assert got == sorted(
         (event for event in EVENTS if meets(event, where)),
