@@ -76,20 +76,32 @@ class PrefixAffinity:
 
     def affinity(self, blocks: Sequence[int], now: float) -> dict[str, int]:
         """How many blocks from the beginning each deployment saw lately; those with any."""
-        matched: dict[str, int] = {}
+        first = self._seen.get(blocks[0]) if blocks else None
+        if first is None:
+            return {}
         since = now - self._ttl
-        for depth, block in enumerate(blocks):
-            places = self._seen.get(block)
-            if places is None:
-                break
-            further = False
-            for deployment, at in places.items():
-                if at >= since and matched.get(deployment, 0) == depth:
-                    matched[deployment] = depth + 1
-                    further = True
-            if not further:
-                break
-        return matched
+        return {
+            deployment: self._depth(blocks, deployment, since)
+            for deployment, at in first.items()
+            if at >= since
+        }
+
+    def _depth(self, blocks: Sequence[int], deployment: str, since: float) -> int:
+        """How many blocks it saw since then, the first being one of them.
+
+        It saw each block with all before it, and blocks are let go from the end: so what it
+        knows of a prompt is its beginning, and the border can be searched for by halves.
+        """
+        known, unknown = 1, len(blocks) + 1
+        while unknown - known > 1:
+            middle = (known + unknown) // 2
+            places = self._seen.get(blocks[middle - 1])
+            at = None if places is None else places.get(deployment)
+            if at is not None and at >= since:
+                known = middle
+            else:
+                unknown = middle
+        return known
 
 
 class Offer(NamedTuple):

@@ -72,9 +72,9 @@ def test_each_deployment_by_how_far_it_saw() -> None:
     seen = PrefixAffinity()
     seen.saw([1, 2, 3, 4], "a", 0.0)
     seen.saw([1, 2, 30], "b", 0.0)
-    seen.saw([9, 2, 3], "c", 0.0)
+    seen.saw([9, 92, 93], "c", 0.0)
     assert seen.affinity([1, 2, 3, 5], 1.0) == {"a": 3, "b": 2}
-    assert seen.affinity([9, 2, 3, 4], 1.0) == {"c": 3}
+    assert seen.affinity([9, 92, 93, 94], 1.0) == {"c": 3}
     assert seen.affinity([7, 1], 1.0) == {}
     assert seen.affinity([], 1.0) == {}
 
