@@ -3,10 +3,10 @@
 What goes first when room is needed is decided twice. Whose: the scope that holds most, so that
 one which holds no more than its even share loses nothing to another's appetite. Which: the one
 that entered first, except that each one asked for since then is passed over and put behind once
-for each time, up to three (second chance, also known as CLOCK). On the 288,500 block references
-of the Mooncake trace that keeps as much as least recently used or up to a point more, at every
-size tried, and a hit costs one increment; S3-FIFO keeps more below 2 % of the working set and
-less above.
+for each time, up to three (second chance, also known as CLOCK). Of the Mooncake trace that keeps
+as much as least recently used or more (tests/perf/test_cache_replay.py prints the figures), and
+a hit costs one increment; S3-FIFO keeps more with room for 1 % of what is asked for, and less
+from 5 % on.
 """
 
 import heapq
