@@ -30,6 +30,12 @@ _LIST = (
     _SELECT + "AND name >= $2 AND name < $3 AND name > $4 AND (tenant = $5 OR $6) "
     "ORDER BY name LIMIT $7"
 )
+_CHANGED = _SELECT + "AND revision > $2 ORDER BY name"
+_DELETED = (
+    "SELECT DISTINCT name FROM changes WHERE kind = $1 AND revision > $2 AND NOT EXISTS "
+    "(SELECT 1 FROM resources WHERE resources.kind = changes.kind "
+    "AND resources.name = changes.name) ORDER BY name"
+)
 _INSERT = (
     "INSERT INTO resources (kind, name, tenant, etag, revision, body, created_at, updated_at) "
     "VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (kind, name) DO NOTHING"
@@ -187,17 +193,10 @@ class ResourceStore:
             changed: list[Resource] = []
             deleted: list[tuple[str, str]] = []
             for kind in sorted(set(kinds)):
-                rows = await transaction.fetch(
-                    "SELECT DISTINCT name FROM changes WHERE revision > $1 AND kind = $2 "
-                    "ORDER BY name",
-                    *(revision, kind),
-                )
-                for row in rows:
-                    found = await _find(transaction, kind, row["name"])
-                    if found is None:
-                        deleted.append((kind, row["name"]))
-                    else:
-                        changed.append(found)
+                rows = await transaction.fetch(_CHANGED, kind, revision)
+                changed.extend(map(_resource, rows))
+                rows = await transaction.fetch(_DELETED, kind, revision)
+                deleted.extend((kind, row["name"]) for row in rows)
         return Delta(now, tuple(changed), tuple(deleted))
 
     @asynccontextmanager

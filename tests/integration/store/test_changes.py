@@ -25,6 +25,16 @@ PATIENCE = 20.0
 NEVER = 3600.0
 
 
+class CountingStore(ResourceStore):
+    """Counts how often it is asked for the revision."""
+
+    looks = 0
+
+    async def revision(self) -> int:
+        self.looks += 1
+        return await super().revision()
+
+
 class Watcher:
     """Follows a feed, and remembers what it told and when."""
 
@@ -33,7 +43,7 @@ class Watcher:
         self.revisions: list[int] = []
         self._seen_at: list[float] = []
         self._changed = asyncio.Event()
-        store = ResourceStore(database, SystemClock())
+        self.store = store = CountingStore(database, SystemClock())
         if poll_seconds is None:
             self._feed = ChangeFeed(database, store, heard=self._hear)
         else:
@@ -143,6 +153,24 @@ async def test_postgres_notifies_without_polling(postgres_dsn: str, opened: Open
         await store.create("keys", "one", b"{}")
         for each in both:
             await each.saw(1)
+
+
+async def test_a_watcher_looks_when_it_is_told_and_then_rests(
+    postgres_dsn: str, opened: Open
+) -> None:
+    await upgrade(postgres_dsn, FIELD)
+    store = ResourceStore(await opened(postgres_dsn), SystemClock())
+    async with watchers(postgres_dsn, opened, 1, poll_seconds=NEVER) as (watcher,):
+        await watcher.saw(0)
+        await store.create("keys", "one", b"{}")
+        await watcher.saw(1)
+        looks = watcher.store.looks
+        # The first, the listener's start, the change; and one more if they came together.
+        assert looks <= 4
+        more = asyncio.create_task(watcher.saw(2))
+        await asyncio.wait([more], timeout=0.1)
+        more.cancel()
+        assert watcher.store.looks <= looks + 1
 
 
 async def test_polling_finds_what_no_notification_told(postgres_dsn: str, opened: Open) -> None:

@@ -66,7 +66,9 @@ async def test_execute_counts_the_rows_it_touched(database: Database) -> None:
     assert await content(database) == {"a": 9, "b": 9, "c": 9, "d": 4}
 
 
-async def test_a_transaction_that_fails_leaves_nothing(database: Database) -> None:
+async def test_a_transaction_that_fails_leaves_nothing(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
     async def fail() -> None:
         async with database.transaction() as transaction:
             await transaction.execute(PUT, "a", 1)
@@ -78,6 +80,8 @@ async def test_a_transaction_that_fails_leaves_nothing(database: Database) -> No
     assert await content(database) == {}
     await put(database, "a", 2)
     assert await content(database) == {"a": 2}
+    # Nor was it left to the pool to find, which would complain.
+    assert caplog.messages == []
 
 
 async def test_a_refused_row_undoes_its_transaction(database: Database) -> None:

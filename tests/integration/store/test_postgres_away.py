@@ -83,6 +83,24 @@ async def test_a_silent_network_under_a_connection(through: Database, proxy: Fau
     assert await answers(through)
 
 
+async def test_a_silent_network_in_a_transaction_costs_one_limit(
+    proxy: FaultProxy, postgres_server: PostgresServer, opened: Open
+) -> None:
+    """Neither the rollback nor the connection's return is waited for besides."""
+    database = await opened(postgres_server.dsn(port=proxy.port), Limits(acquire=1, statement=1))
+
+    async def ask() -> None:
+        async with database.transaction() as transaction:
+            await transaction.fetch("SELECT 1")
+            proxy.stall()
+            await transaction.fetch("SELECT 1")
+
+    began = time.monotonic()
+    with pytest.raises(StoreUnavailableError, match="no answer within 1 s"):
+        await ask()
+    assert time.monotonic() - began < 1.9
+
+
 async def test_a_network_that_forgot_the_connection(through: Database, proxy: FaultProxy) -> None:
     assert await answers(through)
     proxy.drop()

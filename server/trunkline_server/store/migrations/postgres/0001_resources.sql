@@ -28,6 +28,8 @@ CREATE TABLE resources (
 
 CREATE INDEX resources_tenant ON resources (tenant, kind, name);
 
+CREATE INDEX resources_revision ON resources (kind, revision);
+
 -- What each revision touched, for as far back as writers keep it.
 CREATE TABLE changes (
     revision bigint NOT NULL,
