@@ -10,6 +10,7 @@ from trunkline_server.ledger.ports import LedgerWatch
 
 # Read at once; a batch of events fits many times.
 _CHUNK = 256 << 10
+_UNLIMITED = 1 << 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,18 +64,19 @@ class JournalReader:
         return sum(directory.segment(number).stat().st_size for number in directory.segments())
 
     def recover(self) -> None:
-        """Looks at what a process that is no more has left: tells of damage, and cuts off the
-        torn end that a crash leaves. Raises OSError."""
-        cursor = self._cursor
-        for number in self.directory.segments():
-            position = Cursor(number, cursor.offset if number == cursor.segment else 0)
-            while True:
-                found, at_end = self._scan(position, 1 << 30)
+        """Cuts off the torn end that a process leaves which died while it wrote, and tells of
+        it, and of damage near it. Raises OSError.
+
+        That end can only be in the last segment; damage elsewhere is told when it is read.
+        """
+        for number in self.directory.segments()[-1:]:
+            start = self._cursor.offset if number == self._cursor.segment else 0
+            position, at_end = Cursor(number, start), False
+            while not at_end:
+                found, at_end = self._scan(position, _UNLIMITED)
                 position = Cursor(number, position.offset + found.end)
-                if at_end:
-                    break
-            self._put_tail_aside(position)
-            os.truncate(self.directory.segment(number), position.offset)
+            if self._put_tail_aside(position):
+                os.truncate(self.directory.segment(number), position.offset)
 
     def read(self, limit: int) -> Batch | None:
         """Up to `limit` events that are not known to be in the store; None when there are none.
@@ -130,13 +132,14 @@ class JournalReader:
             self._put_aside(Cursor(start.segment, start.offset + begin), data[begin:end], False)
         return found, at_end
 
-    def _put_tail_aside(self, start: Cursor) -> None:
-        """Puts aside what follows the last record of a complete segment."""
+    def _put_tail_aside(self, start: Cursor) -> bool:
+        """Puts aside what follows the last record of a complete segment, if anything does."""
         with self.directory.segment(start.segment).open("rb") as file:
             file.seek(start.offset)
             tail = file.read()
         if tail:
             self._put_aside(start, tail, True)
+        return bool(tail)
 
     def _put_aside(self, place: Cursor, data: bytes, torn: bool) -> None:
         name = f"{self.directory.name}-{place.segment}-{place.offset}.bin"
