@@ -19,6 +19,10 @@ brackets, and ratios are taken round by round. `make bench` repeats the run; `be
 describes the scenarios."""
 
 
+# Why the figures are as they are, as people read them off profiles; kept by hand.
+_READING = Path(__file__).with_name("reading.md")
+
+
 def table(rows: Table) -> str:
     """A table whose first column is text."""
     lines = [f"**{rows.caption}**\n"] if rows.caption else []
@@ -60,7 +64,7 @@ def write(folder: Path, run: Run, verdicts: Sequence[Verdict]) -> Path:
     """REPORT.md and its plots; returns its path."""
     folder.mkdir(parents=True, exist_ok=True)
     parts = ["# Trunkline, measured", _INTRODUCTION, f"This run: {run.settings}."]
-    parts += ["## Targets", targets(verdicts)]
+    parts += ["## Targets", targets(verdicts), _READING.read_text().strip()]
     for scenario, result in run.results.items():
         parts += _section(folder, scenario, result)
     parts += _soaked(folder)

@@ -12,6 +12,7 @@ from bench.configs import BEARER, Setup
 from bench.payloads import generate_request
 from bench.queueing import Service, capacity, predicted, simulate
 from bench.scenarios.base import Result, Scenario, Table, comparison
+from bench.scenarios.check import check_generate
 from bench.subjects import Bench
 
 _WORKERS = (1, 2, 4, 8)
@@ -39,6 +40,8 @@ def workers(bench: Bench) -> Result:
             count: stack.enter_context(bench.router(Setup(), workers=count)) for count in _WORKERS
         }
         cases = [Case(names[count], servers[count], send, load) for count in _WORKERS]
+        for server in servers.values():
+            check_generate(server, generate_request())
         measured = compare(cases, bench.options.rounds)
         alone = measured[_ONE].per_second.median
 

@@ -36,6 +36,14 @@ def check_route(server: Running, request: v1.RouteRequest, deployment: str = "be
     _expect(answer.decision.deployment == deployment, server, deployment, answer)
 
 
+def check_decision(server: Running, request: v1.RouteRequest, candidates: int) -> None:
+    """Raises BenchError unless the decision was made among so many candidates."""
+    with _stub(server) as stub:
+        answer = stub.Route(request, timeout=_PATIENCE, metadata=_METADATA)
+    found = answer.decision.candidate_count
+    _expect(found == candidates, server, f"{candidates} candidates", found)
+
+
 def check_generate(
     server: Running,
     request: v1.GenerateRequest,
@@ -53,6 +61,15 @@ def check_generate(
     _expect(
         [each.outcome for each in answer.attempts] == list(outcomes), server, "attempts", answer
     )
+
+
+def check_embed(server: Running, request: v1.EmbedRequest, dimensions: int) -> None:
+    """Raises BenchError unless every input has a vector of so many numbers."""
+    with _stub(server) as stub:
+        answer = stub.Embed(request, timeout=_PATIENCE, metadata=_METADATA)
+    found = [len(embedding.values) for embedding in answer.embeddings]
+    _expect(found == [dimensions] * len(request.inputs), server, "a vector each", found)
+    _expect(answer.usage.input_tokens > 0, server, "usage", answer.usage)
 
 
 def check_stream(server: Running, request: v1.GenerateRequest, tokens: int) -> None:

@@ -69,6 +69,7 @@ def hedge(bench: Bench) -> Result:
             case("without hedging", Setup(deployments=slow)),
             case("with hedging", Setup(deployments=slow, hedge=hedging)),
         ]
+        check_generate(cases[1].server, generate_request())
         measured = compare(cases, bench.options.rounds)
     table, figures = comparison(measured, [])
     calls = bench.options.rounds * load.calls + max(load.calls // 5, 1)

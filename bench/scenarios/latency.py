@@ -22,6 +22,7 @@ from bench.configs import BEARER, Setup
 from bench.payloads import chat_json, generate_request
 from bench.report.svg import Plot
 from bench.scenarios.base import Result, Scenario, Skipped, Table
+from bench.scenarios.check import check_generate
 from bench.scenarios.unary import ON
 from bench.subjects import Bench
 
@@ -43,6 +44,7 @@ def rates(bench: Bench) -> Result:
         router = stack.enter_context(bench.router(Setup()))
         floor = stack.enter_context(bench.floor("forward", body=chat_json()))
         send = bench.generators.send_grpc
+        check_generate(router, generate_request())
         whole = compare([Case(ON, router, send, load)], bench.options.rounds)[ON]
         saturation = whole.per_second.median
         for share in (0.25, _HALF, 0.9) if bench.options.quick else _SHARES:

@@ -9,6 +9,7 @@ from bench.configs import BEARER, Setup
 from bench.payloads import chat_json, generate_request
 from bench.peers.gateways import GATEWAYS, missing
 from bench.scenarios.base import Result, Scenario, Skipped, Table, comparison
+from bench.scenarios.check import check_generate
 from bench.scenarios.unary import OFF, ON
 from bench.subjects import Bench
 
@@ -41,6 +42,7 @@ def peers(bench: Bench) -> Result:
             Case(OFF, start(bench.router(Setup(features=False))), send, grpc),
             Case(ON, start(bench.router(Setup())), send, grpc),
         ]
+        check_generate(cases[-1].server, generate_request())
         for gateway in GATEWAYS:
             if gateway.folder in absent:
                 continue

@@ -14,6 +14,7 @@ from bench.common.stats import figure
 from bench.configs import BEARER, Setup
 from bench.payloads import route_request
 from bench.scenarios.base import Result, Scenario, Table, comparison
+from bench.scenarios.check import check_decision
 from bench.scenarios.unary import ON
 from bench.subjects import Bench
 from trunkline import v1
@@ -44,6 +45,7 @@ def deployments(bench: Bench) -> Result:
         for count in (10, 100, 1_000, 10_000):
             setup = Setup(deployments=("",) * count, strategy="balanced")
             server = stack.enter_context(bench.router(setup))
+            check_decision(server, route_request(), count)
             name = f"{count:,} deployments"
             ready[name] = server.seconds_to_ready
             singly.append(Case(name, server, send, route))

@@ -16,7 +16,7 @@ from bench.payloads import (
     route_request,
 )
 from bench.scenarios.base import Result, Scenario, Table, comparison
-from bench.scenarios.check import check_generate, check_route
+from bench.scenarios.check import check_embed, check_generate, check_route
 from bench.subjects import Bench
 
 ON, OFF = "trunkline, all on", "trunkline, features off"
@@ -93,6 +93,7 @@ def prompts(bench: Bench) -> Result:
         with ExitStack() as stack:
             cases = generate_cases(bench, stack, size, calls)
             kept = [case for case in cases if "aiohttp" not in case.name and case.name != OFF]
+            check_generate(kept[-1].server, generate_request(size=size))
             measured = compare(kept, bench.options.rounds)
         bases = ["bare pass-through, httptools", "bare translation, httptools"]
         table, found = comparison(measured, bases)
@@ -122,6 +123,7 @@ def embed(bench: Bench) -> Result:
                 Case("bare pass-through", stack.enter_context(floor), send, load),
                 Case(ON, stack.enter_context(bench.router(Setup())), send, load),
             ]
+            check_embed(cases[-1].server, embed_request(inputs), 1536)
             measured = compare(cases, bench.options.rounds)
         table, found = comparison(measured, ["bare pass-through"])
         tables.append(Table(table.columns, table.rows, f"{inputs} inputs"))
@@ -153,6 +155,7 @@ def tls(bench: Bench) -> Result:
             Case("plain text", stack.enter_context(bench.router(Setup())), send, plain),
             Case("TLS", stack.enter_context(bench.router(Setup(tls=(cert, key)))), send, secured),
         ]
+        check_generate(cases[0].server, generate_request())
         measured = compare(cases, bench.options.rounds)
     table, figures = comparison(measured, ["plain text"])
     return Result([table], figures)
