@@ -28,9 +28,9 @@ _PREFIX = len(_MAGIC) + 4
 _BODY, _STREAM, _VECTOR = 1, 2, 3
 _COMPRESSED = 0x80
 
-# Below this nothing is worth the time. At level 1, answers of 4 KiB and more shrink to about
-# a half, at roughly 100 MB/s.
-_COMPRESS_ABOVE = 4_096
+# At level 1, recorded answers of 1 KiB and more shrink to about a half at some 55 MB/s, and grow
+# back at 110 MB/s. From here on half the bytes are worth 0.3 ms, once for a call of seconds.
+_COMPRESS_ABOVE = 16_384
 _LEVEL = 1
 
 

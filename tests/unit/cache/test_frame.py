@@ -13,7 +13,7 @@ from trunkline_server.cache.vectors import vectors_of
 
 DIGEST = bytes(range(32))
 LIMIT = 2**20
-LONG = "All work and no play makes a dull answer. " * 400
+LONG = "All work and no play makes a dull answer. " * 500
 
 
 def _stream(*texts: str) -> answers.Answer:
@@ -53,7 +53,7 @@ def test_large_answers_are_compressed_and_small_ones_are_not() -> None:
 
 
 def test_what_does_not_shrink_is_left_alone() -> None:
-    noise = "".join(chr(each) for each in random.Random(1).choices(range(32, 127), k=9_000))
+    noise = "".join(chr(each) for each in random.Random(1).choices(range(32, 127), k=20_000))
     value = answers.of_response(answer(noise))
     assert value.body is not None
     assert value.body in frame.encode(DIGEST, value, 0.0)
