@@ -1,6 +1,7 @@
 """Why a call is refused, in the words that its caller reads."""
 
 from dataclasses import dataclass
+from math import inf
 
 from trunkline import v1
 from trunkline_server.errors import TrunklineError
@@ -24,10 +25,10 @@ class Denial:
     wait: float
 
     def weight(self) -> float:
-        """Orders denials: never outweighs not known, which outweighs any known wait."""
+        """Orders denials by how long they will stand; what is not known counts as an hour."""
         if self.wait >= 0.0:
             return self.wait
-        return 2e12 if self.wait == NEVER else 1e12
+        return inf if self.wait == NEVER else 3600.0
 
     def error(self, demand: Demand) -> TrunklineError:
         """RATE_LIMIT or QUOTA_EXCEEDED, with the wait where one is known."""

@@ -169,7 +169,7 @@ class Governor:
         if available == (not self._away) or self._desk is None:
             return
         self._away = not available
-        self._audience.outage(self._away, self._modes.limits.value)
+        self._audience.outage(self._away, str(self._modes))
         if available:
             for compiled in self._compiled.values():
                 compiled.fallback = None
@@ -221,7 +221,7 @@ class Governor:
         denials: list[Denial] = []
         for compiled in rules:
             subject = compiled.subject_of(demand)
-            if subject is None:
+            if subject is None or (fallen and (compiled, subject) in fallen):
                 continue
             if compiled.max_wait and not in_line and (compiled.rule.name, subject) in self._lines:
                 return Denial(compiled.rule, subject, UNKNOWN)
@@ -232,10 +232,10 @@ class Governor:
             wait = gate.wait(subject, demand, now)
             if wait == 0.0:
                 local.append((gate, subject))
-            elif wait != DRY:
-                denials.append(self._denial(compiled, gate, subject, wait))
-            elif fallen is None or (compiled, subject) not in fallen:
+            elif wait == DRY:
                 ask.dry.append((compiled, subject))
+            else:
+                denials.append(self._denial(compiled, gate, subject, wait))
         if denials:
             return max(denials, key=Denial.weight)
         if ask.shared or ask.dry or fallen:

@@ -35,7 +35,7 @@ from trunkline_server.governance.ports import (
 from trunkline_server.governance.rules import Demand, Measure
 from trunkline_server.governance.shared import SLOT_LEASE, SharedBudget, SharedLimit
 
-# A denial without a known wait is remembered this long, in seconds.
+# A denial is remembered this long, in seconds: others may give back what they do not use.
 _DENIAL_SECONDS = 0.05
 # Refills begin in the background when less than this part of a chunk is left.
 _LOW = 0.25
@@ -62,8 +62,12 @@ class Pot:
     chunk: float = 0.0
     refilled: float = 0.0
     touched: float = 0.0
+    running: int = 0  # Calls that hold part of it.
+    # The last denial: of how much, with which wait, clear when, remembered until.
+    denied: float = 0.0
+    wait: float = 0.0
+    clear: float = 0.0
     denied_until: float = 0.0
-    denied_wait: float = 0.0
     spent: int = 0  # Of budgets: settled here and not yet there.
     leases: "deque[_Lease]" = field(default_factory=deque)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -97,10 +101,11 @@ class LeaseGate(ABC):
         pot = self._pots.get(self._place(subject))
         if pot is None:
             return DRY
-        if pot.available >= self._need(demand):
+        lacking = self._need(demand) - pot.available
+        if lacking <= 0.0:
             return 0.0
-        if now < pot.denied_until:
-            return pot.denied_until - now if pot.denied_wait >= 0.0 else pot.denied_wait
+        if now < pot.denied_until and lacking == pot.denied:
+            return max(pot.clear - now, 1e-6) if pot.wait >= 0.0 else pot.wait
         return DRY
 
     def take(self, subject: Subject, demand: Demand, now: float) -> object:
@@ -110,6 +115,7 @@ class LeaseGate(ABC):
         pot.available -= need
         pot.used += need
         pot.touched = now
+        pot.running += 1
         low = pot.chunk >= _AHEAD_FROM and pot.available < _LOW * pot.chunk
         if low and pot.refill is None:
             loop = asyncio.get_running_loop()
@@ -123,6 +129,7 @@ class LeaseGate(ABC):
     def undo(self, subject: Subject, taken: object, now: float) -> None:
         """As of a Gate."""
         pot, need = _unpack(taken)
+        pot.running -= 1
         pot.available += need
         pot.used -= need
 
@@ -139,7 +146,8 @@ class LeaseGate(ABC):
         for place, pot in list(self._pots.items()):
             idle = now - pot.touched > self._policy.seconds
             self._tend(place[0], pot, now, idle=idle)
-            if idle and not pot.leases and pot.available == 0.0 and not pot.lock.locked():
+            empty = not pot.leases and not pot.running and pot.available == 0.0
+            if idle and empty and not pot.lock.locked():
                 del self._pots[place]
 
     def close(self) -> None:
@@ -170,8 +178,9 @@ class LeaseGate(ABC):
             if wait and wanted > lacking:
                 wait = await self._fetch(subject, pot, lacking)
             if wait:
-                pot.denied_wait = wait
-                pot.denied_until = now + (wait if wait >= 0.0 else _DENIAL_SECONDS)
+                now = self._clock.monotonic()
+                pot.denied, pot.wait, pot.clear = need - pot.available, wait, now + wait
+                pot.denied_until = now + _DENIAL_SECONDS
             return wait
 
     def _size(self, pot: Pot, now: float) -> None:
@@ -180,7 +189,9 @@ class LeaseGate(ABC):
         weight = min(1.0, elapsed / self._policy.seconds)
         pot.rate += weight * (pot.used / elapsed - pot.rate)
         pot.used, pot.refilled = 0.0, now
-        pot.chunk = float(min(max(1.0, pot.rate * self._policy.seconds), self._largest) // 1)
+        # Fetched ahead, it comes on top of what is low.
+        largest = self._largest / (1.0 + _LOW)
+        pot.chunk = max(1.0, min(pot.rate * self._policy.seconds, largest) // 1)
 
     @abstractmethod
     def _need(self, demand: Demand) -> float: ...
@@ -203,8 +214,9 @@ class _RateLease(LeaseGate):
         self._tokens = shared.limit.measure is Measure.TOKENS
 
     def finish(self, subject: Subject, taken: object, tokens: int, cost: int, now: float) -> None:
+        pot, need = _unpack(taken)
+        pot.running -= 1
         if self._tokens:
-            pot, need = _unpack(taken)
             pot.available += need - tokens
             if pot.available < 0.0:
                 self._charge(subject, -pot.available)
@@ -239,7 +251,9 @@ class _SlotLease(LeaseGate):
         self._shared = shared
 
     def finish(self, subject: Subject, taken: object, tokens: int, cost: int, now: float) -> None:
-        self.undo(subject, taken, now)
+        pot, _ = _unpack(taken)
+        pot.running -= 1
+        pot.available += 1.0
         self._desk.released(self._shared.limit, subject)
 
     def _need(self, demand: Demand) -> float:
@@ -251,7 +265,7 @@ class _SlotLease(LeaseGate):
         holder = self._desk.holder()
         try:
             admission = await self._desk.counters.admit(holder, [claim])
-        except CountersUnavailableError:
+        except BaseException:  # Also if the caller goes away: it is not known what was granted.
             self._desk.settler.put(SlotRelease(claim.key, holder, count))
             raise
         if admission.denied is None:
@@ -263,19 +277,19 @@ class _SlotLease(LeaseGate):
 
     def _tend(self, subject: Subject, pot: Pot, now: float, *, idle: bool) -> None:
         put = self._desk.settler.put
-        kept: deque[_Lease] = deque()
-        spare = pot.available if idle else pot.available - self._largest
+        spare = int(pot.available if idle else pot.available - self._largest)
         for lease in pot.leases:
-            if lease.amount <= spare:
-                spare -= lease.amount
-                pot.available -= lease.amount
-                put(SlotRelease(lease.claim.key, lease.holder, lease.amount))
-                continue
-            if now - lease.renewed > SLOT_LEASE / 3.0:
+            given = min(spare, lease.amount)
+            if given > 0:
+                kept = lease.amount - given
+                put(SlotRelease(lease.claim.key, lease.holder, lease.amount, kept))
+                pot.available -= given
+                spare -= given
+                lease.amount = kept
+            elif now - lease.renewed > SLOT_LEASE / 3.0:
                 lease.renewed = now
                 put(SlotRenewal(lease.claim.key, lease.holder, SLOT_LEASE, lease.amount))
-            kept.append(lease)
-        pot.leases = kept
+        pot.leases = deque(lease for lease in pot.leases if lease.amount)
 
 
 class _SpendLease(LeaseGate):
@@ -285,6 +299,7 @@ class _SpendLease(LeaseGate):
 
     def finish(self, subject: Subject, taken: object, tokens: int, cost: int, now: float) -> None:
         pot, need = _unpack(taken)
+        pot.running -= 1
         pot.available += need - cost
         pot.spent += cost
 
@@ -301,7 +316,7 @@ class _SpendLease(LeaseGate):
         lease = _Lease(claim, self._desk.holder(), count, since=now, renewed=now)
         try:
             admission = await self._desk.admit_spend(shared, subject, claim, lease.holder)
-        except CountersUnavailableError:
+        except BaseException:  # As for slots.
             lease.bucket = int(wall // claim.step) if claim.steps else 0
             self._settle(subject, claim, lease, 0)
             raise

@@ -30,6 +30,11 @@ class OutageModes:
     limits: OnOutage = OnOutage.LOCAL
     budgets: OnOutage = OnOutage.LOCAL
 
+    def __str__(self) -> str:
+        if self.limits is self.budgets:
+            return self.limits.value
+        return f"limits {self.limits.value}, budgets {self.budgets.value}"
+
     def of(self, rule: Limit | Budget) -> OnOutage:
         """The mode of a rule."""
         return self.budgets if isinstance(rule, Budget) else self.limits

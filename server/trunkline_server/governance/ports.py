@@ -13,6 +13,10 @@ class CountersUnavailableError(Exception):
     """The shared counters did not answer in time. Whether they changed is not known."""
 
 
+class CountersRefusedError(CountersUnavailableError):
+    """The shared counters answered that they cannot do it: no memory, no rights."""
+
+
 @dataclass(slots=True)
 class RateClaim:
     """Takes `cost` from a rate whose bucket holds `tolerance`; both are microseconds of the
@@ -89,11 +93,12 @@ class RateCharge:
 
 @dataclass(slots=True)
 class SlotRelease:
-    """Frees the slots that a holder took."""
+    """Frees the slots that a holder took, all `count` but the first `kept`."""
 
     key: str
     holder: str
     count: int = 1
+    kept: int = 0
 
 
 @dataclass(slots=True)

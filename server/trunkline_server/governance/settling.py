@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from trunkline_server.clock import Clock
 from trunkline_server.governance.ports import (
+    CountersRefusedError,
     CountersUnavailableError,
     Operation,
     RateCharge,
@@ -17,6 +18,8 @@ from trunkline_server.governance.ports import (
 from trunkline_server.governance.shared import tag_of
 
 _BATCH = 64
+# An operation that is refused so often by itself is given up: it would hold up all others.
+_MAX_REFUSALS = 5
 _RETRY_SECONDS = 0.1
 _MAX_RETRY_SECONDS = 2.0
 
@@ -32,8 +35,9 @@ class Settler:
     """Carries out operations soon, in order of arrival.
 
     What fails is tried again until it succeeds, but for corrections of rates, which are not
-    idempotent. At most `max_pending` wait: then the oldest are dropped, and `on_lost` hears
-    how many; reservations among them expire by themselves.
+    idempotent, and what is refused again and again. At most `max_pending` wait: then the
+    oldest are dropped. `on_lost` hears how many were given up; reservations among them expire
+    by themselves.
     """
 
     def __init__(
@@ -92,35 +96,46 @@ class Settler:
                 await self._task
 
     async def _work(self) -> None:
-        pause = _RETRY_SECONDS
+        pause, refusals = _RETRY_SECONDS, 0
         while self._pending:
-            batch = self._next_batch()
+            # After a refusal one by one, to find what is refused.
+            batch = self._next_batch(1 if refusals else _BATCH)
             now = self._clock.monotonic()
             for one in batch:
                 if isinstance(one.operation, SpendSettlement):
                     one.operation.age = now - one.since
             try:
                 results = await self._counters.settle([one.operation for one in batch])
-            except CountersUnavailableError:
-                again = [one for one in batch if not isinstance(one.operation, RateCharge)]
-                self._pending.extendleft(reversed(again))
-                self._wake.clear()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(pause):
-                        await self._wake.wait()
+            except CountersUnavailableError as error:
+                refusals = refusals + 1 if isinstance(error, CountersRefusedError) else 0
+                if refusals > _MAX_REFUSALS:
+                    self._on_lost(len(batch))
+                    continue
+                self._put_back(batch)
+                await self._rest(pause)
                 pause = min(2.0 * pause, _MAX_RETRY_SECONDS)
                 continue
-            pause = _RETRY_SECONDS
+            pause, refusals = _RETRY_SECONDS, 0
             for one, result in zip(batch, results, strict=True):
                 if one.on_result is not None:
                     one.on_result(result)
 
-    def _next_batch(self) -> list[_Pending]:
-        """The oldest operations, as many as one script can carry out."""
+    def _put_back(self, batch: list[_Pending]) -> None:
+        again = [one for one in batch if not isinstance(one.operation, RateCharge)]
+        self._pending.extendleft(reversed(again))
+
+    async def _rest(self, seconds: float) -> None:
+        self._wake.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+
+    def _next_batch(self, most: int) -> list[_Pending]:
+        """The oldest operations, as many as one script can carry out, and `most` at most."""
         pending = self._pending
         batch = [pending.popleft()]
         tag = tag_of(batch[0].operation.key) if self._counters.clustered else None
-        while pending and len(batch) < _BATCH:
+        while pending and len(batch) < most:
             if tag is not None and tag_of(pending[0].operation.key) != tag:
                 break
             batch.append(pending.popleft())

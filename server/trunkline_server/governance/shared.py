@@ -98,6 +98,7 @@ class SharedBudget:
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
         self.thresholds = sorted(budget.thresholds)
+        self._steps = (budget.step, budget.steps)
         self._base = KeyMaker("b", budget)
         self._calendar = Calendar(budget.period)
 
@@ -111,7 +112,7 @@ class SharedBudget:
 
     def keep(self, wall: float) -> int:
         """For how many seconds a counter is of use."""
-        if self.budget.steps:
+        if self._steps[1]:
             return self.budget.window + _KEEP_SECONDS
         return int(self.span(wall).end - wall) + _KEEP_SECONDS
 
@@ -128,8 +129,7 @@ class SharedBudget:
             budget.amount,
             lease,
             self.keep(wall),
-            budget.step,
-            budget.steps,
+            *self._steps,
         )
 
     def settlement(

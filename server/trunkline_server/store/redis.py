@@ -65,8 +65,9 @@ def load_script(name: str) -> Script:
 class RedisClient:
     """One Redis, whatever its topology. Belongs to the event loop that it was started on.
 
-    `on_change(available, name)` hears when a server goes down or comes up; with a Cluster,
-    `available` is False while any of the servers in use is down. It must not raise.
+    `on_change(available, name)` hears when a server goes down or comes up, and may hear the same
+    twice; with a Cluster, `available` is False while any server in use is down. It must not
+    raise.
     """
 
     def __init__(
@@ -108,6 +109,8 @@ class RedisClient:
         try:
             self._slots = await self._read_slots()
         except RedisUnavailableError:
+            if self._on_change is not None:
+                self._on_change(False, self._address.display)
             self._refresh()
             return False
         channels = [self._channel_of(host) for host in sorted(set(self._slots))]
@@ -225,6 +228,10 @@ class RedisClient:
             else:
                 break
         hosts = set(self._slots)
+        for new in hosts - self._channels.keys():
+            await self._channel_of(new).first_try()
+        if self._on_change is not None:
+            self._on_change(self.available, self._address.display)
         for host in [one for one in self._channels if one not in hosts]:
             await self._channels.pop(host).close()
 

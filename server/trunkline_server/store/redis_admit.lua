@@ -55,7 +55,7 @@ local function bump(counter, bucket, rolling, delta)
   if rolling then redis.call('HINCRBY', counter, 'b' .. bucket, delta) end
 end
 
-local function adopt(counter, live, rolling, seed)
+local function adopt(counter, live, rolling, seed, keep)
   local reserved, held = {}, 0
   for _, member in ipairs(redis.call('ZRANGE', live, 0, -1)) do
     local amount, bucket = string.match(member, ' (%d+) (%d+)$')
@@ -78,12 +78,14 @@ local function adopt(counter, live, rolling, seed)
     if rolling then redis.call('HSET', counter, 'b' .. bucket, whole(amount)) end
   end
   redis.call('HSET', counter, 'u', whole(used), 'r', whole(held), 'a', whole(now))
+  redis.call('EXPIRE', counter, keep)
   -- A seed that is only a stopgap leaves the counter to be adopted again.
   if string.sub(seed, 1, 1) ~= '?' then redis.call('HSET', counter, 'g', generation) end
 end
 
+-- Gives back what orphans reserved; whether there were any.
 local function sweep(counter, live, gone, rolling, keep)
-  local expired
+  local expired, found = nil, false
   repeat
     expired = redis.call('ZRANGEBYSCORE', live, '-inf', whole(now), 'LIMIT', 0, 100)
     for _, member in ipairs(expired) do
@@ -94,10 +96,12 @@ local function sweep(counter, live, gone, rolling, keep)
       bump(counter, bucket, rolling, whole(0 - amount))
     end
     if #expired > 0 then
+      found = true
       redis.call('ZREMRANGEBYSCORE', gone, '-inf', whole(now - DAY))
       redis.call('EXPIRE', gone, keep)
     end
   until #expired < 100
+  return found
 end
 
 local function buckets(counter)
@@ -141,9 +145,9 @@ end
 local claims, unseeded = {}, {}
 local denied, longest = nil, 0
 local function deny(place, wait)
-  -- Never outweighs not known, which outweighs any known wait; -3 goes by the caller's calendar.
+  -- By how long it will stand: what is not known counts as an hour, a period as a month.
   local weight = wait
-  if wait == -3 then weight = DAY * 366 elseif wait == -2 then weight = DAY * 1000
+  if wait == -3 then weight = DAY * 30 elseif wait == -2 then weight = DAY / 24
   elseif wait == -1 then weight = DAY * 10000 end
   if denied == nil or weight > denied.weight then
     denied = {place = place, wait = wait, weight = weight}
@@ -175,14 +179,20 @@ while arg < #ARGV do
     local seed = ARGV[arg + 7]
     claim.live, claim.rolling, claim.bucket = live, steps > 0, '0'
     if steps > 0 then claim.bucket = whole(math.floor(now / 1000000 / step)) end
-    local adopted = redis.call('HGET', counter, 'g') == generation
+    local stored = redis.call('HMGET', counter, 'g', 'u')
+    local adopted = stored[1] == generation
     if not adopted and seed == '' then
       unseeded[#unseeded + 1] = place
     else
-      if not adopted then adopt(counter, live, claim.rolling, seed) end
-      sweep(counter, live, gone, claim.rolling, ARGV[arg + 4])
-      if steps > 0 then prune(counter, tonumber(claim.bucket), steps) end
-      claim.used = tonumber(redis.call('HGET', counter, 'u') or 0)
+      local changed = not adopted
+      if not adopted then adopt(counter, live, claim.rolling, seed, ARGV[arg + 4]) end
+      if sweep(counter, live, gone, claim.rolling, ARGV[arg + 4]) then changed = true end
+      if steps > 0 then
+        prune(counter, tonumber(claim.bucket), steps)
+        redis.call('EXPIRE', counter, ARGV[arg + 4])
+        changed = true
+      end
+      claim.used = tonumber(changed and redis.call('HGET', counter, 'u') or stored[2] or 0)
       if claim.used + amount > cap then
         deny(place, spend_wait(counter, amount, cap, step, steps, claim.used))
       end
@@ -214,7 +224,6 @@ for _, claim in ipairs(claims) do
     bump(claim.key, claim.bucket, claim.rolling, amount)
     local member = holder .. ' ' .. amount .. ' ' .. claim.bucket
     redis.call('ZADD', claim.live, whole(now + ARGV[arg + 3]), member)
-    redis.call('EXPIRE', claim.key, keep)
     redis.call('EXPIRE', claim.live, keep)
     reply[#reply + 1] = whole(claim.used + amount)
     reply[#reply + 1] = claim.bucket

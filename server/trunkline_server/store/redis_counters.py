@@ -10,6 +10,7 @@ from redis.exceptions import ResponseError
 from trunkline_server.governance.ports import (
     Admission,
     Claim,
+    CountersRefusedError,
     CountersUnavailableError,
     MarkOnce,
     Operation,
@@ -87,7 +88,7 @@ class RedisCounters:
         except ResponseError as error:
             # Out of memory, no rights, a replica that is busy: its first word says which.
             code = str(error).partition(" ")[0]
-            raise CountersUnavailableError(f"Redis refused a script: {code}") from error
+            raise CountersRefusedError(f"Redis refused a script: {code}") from error
         if not isinstance(reply, bytes):
             raise CountersUnavailableError("Redis answered a script with something else")
         return reply
@@ -100,7 +101,8 @@ class RedisCounters:
                 args += (b"r", _number(operation.delta))
             case SlotRelease():
                 keys.append(key)
-                args += (b"s", operation.holder.encode(), b"%d" % operation.count)
+                count, kept = b"%d" % operation.count, b"%d" % operation.kept
+                args += (b"s", operation.holder.encode(), count, kept)
             case SlotRenewal():
                 keys.append(key)
                 count, lease = b"%d" % operation.count, _microseconds(operation.lease)

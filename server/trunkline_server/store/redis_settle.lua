@@ -3,7 +3,7 @@
 -- KEYS  of each operation in turn: r 1, s 1, k 1, n 1, m 1, b 3 (counter, live, gone)
 -- ARGV  of each operation in turn
 --         'r' delta_us                  charges a rate more, or less if negative
---         's' holder count              frees slots
+--         's' holder count kept         frees slots, all but the first ones
 --         'k' holder count lease_us     keeps slots, also those that expired too early
 --         'n' member lease_us           prolongs a reservation that still stands
 --         'm' keep_s                    sets a mark, a key of its own
@@ -42,7 +42,7 @@ end
 local function settle(counter, live, gone, arg)
   local holder, amount, bucket, truth = ARGV[arg + 1], ARGV[arg + 2], ARGV[arg + 3], ARGV[arg + 4]
   local member = holder .. ' ' .. amount .. ' ' .. bucket
-  local delta = nil
+  local delta, expire = nil, false
   if redis.call('ZREM', live, member) == 1 then
     redis.call('HINCRBY', counter, 'r', whole(0 - amount))
     delta = whole(truth - amount)
@@ -56,8 +56,7 @@ local function settle(counter, live, gone, arg)
       and now - ARGV[arg + 6] < tonumber(stored[2]) - ARGV[arg + 7]
     if lost and not counted and redis.call('ZADD', gone, 'NX', whole(now), 'late ' .. holder) == 1
     then
-      delta = truth
-      redis.call('EXPIRE', gone, ARGV[arg + 8])
+      delta, expire = truth, true
     end
   end
   if delta and ARGV[arg + 9] == '1'
@@ -68,7 +67,10 @@ local function settle(counter, live, gone, arg)
   if delta then
     redis.call('HINCRBY', counter, 'u', delta)
     if ARGV[arg + 9] == '1' then redis.call('HINCRBY', counter, 'b' .. bucket, delta) end
+  end
+  if expire then
     redis.call('EXPIRE', counter, ARGV[arg + 8])
+    redis.call('EXPIRE', gone, ARGV[arg + 8])
   end
   local sums = redis.call('HMGET', counter, 'u', 'r')
   return tonumber(sums[1] or 0) - tonumber(sums[2] or 0)
@@ -83,10 +85,10 @@ while arg < #ARGV do
     charge(KEYS[key], tonumber(ARGV[arg + 1]))
     key, arg = key + 1, arg + 2
   elseif kind == 's' then
-    for number = 1, tonumber(ARGV[arg + 2]) do
+    for number = ARGV[arg + 3] + 1, tonumber(ARGV[arg + 2]) do
       result = result + redis.call('ZREM', KEYS[key], ARGV[arg + 1] .. '#' .. number)
     end
-    key, arg = key + 1, arg + 3
+    key, arg = key + 1, arg + 4
   elseif kind == 'k' then
     local lasts = now + ARGV[arg + 3]
     for number = 1, tonumber(ARGV[arg + 2]) do

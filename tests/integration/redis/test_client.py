@@ -21,7 +21,7 @@ from trunkline_server.store.redis import (
 )
 
 PATIENT = ChannelPolicy(timeout=5.0, connect_timeout=5.0)
-BRISK = ChannelPolicy(timeout=0.05, connect_timeout=1.0, failures=3, retry_seconds=0.05)
+BRISK = ChannelPolicy(timeout=0.2, connect_timeout=1.0, failures=3, retry_seconds=0.05)
 SECRET = "s3cr3t:/@word"
 QUOTED = "s3cr3t%3A%2F%40word"
 
@@ -101,7 +101,7 @@ async def test_a_stalled_server_costs_the_timeout_and_then_nothing(
         began = time.monotonic()
         with pytest.raises(RedisUnavailableError):
             await client.execute(b"k", b"PING")
-        assert 0.04 < time.monotonic() - began < 1.0
+        assert 0.15 < time.monotonic() - began < 1.0
     assert not client.available
     assert not client.reachable(b"k")
     with pytest.raises(RedisUnavailableError):

@@ -1,6 +1,7 @@
 """The scripts on a real Redis: rates, slots, spend, seeding, restarts, and clusters."""
 
 import asyncio
+import random
 from collections.abc import AsyncGenerator, Callable
 
 import pytest
@@ -188,6 +189,48 @@ async def test_a_rolling_window_lets_go_of_what_is_old(counters: RedisCounters) 
     await asyncio.sleep(denial.wait)
     # What was reserved as "j" may stand one bucket later.
     assert (await counters.admit("k", [claim(20)])).denied is None
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_random_schedules_keep_every_sum(counters: RedisCounters, seed: int) -> None:
+    rng = random.Random(seed)
+    keys = [f"trunkline:{{t=a}}:b{number}" for number in range(3)]
+    settled = dict.fromkeys(keys, 0)
+    held: dict[str, dict[str, int]] = {}
+    closed: list[SpendSettlement] = []
+    denials = 0
+    for number in range(300):
+        if rng.random() < 0.6:
+            claims = [spend(rng.randrange(60), cap=300, key=key) for key in keys]
+            claims = rng.sample(claims, rng.randrange(1, 4))
+            used = {
+                key: settled[key] + sum(one.get(key, 0) for one in held.values()) for key in keys
+            }
+            fits = all(used[claim.key] + claim.amount <= 300 for claim in claims)
+            holder = f"h{number}"
+            admission = await counters.admit(holder, claims)
+            assert (admission.denied is None) == fits
+            if fits:
+                after = [(used[claim.key] + claim.amount, 0) for claim in claims]
+                assert admission.spends == after
+                held[holder] = {claim.key: claim.amount for claim in claims}
+            denials += not fits
+        elif held:
+            holder = rng.choice(list(held))
+            operations = []
+            for key, amount in held.pop(holder).items():
+                truth = rng.randrange(amount // 9 + 1)
+                settled[key] += truth
+                done = settlement(holder, amount, truth, "")
+                done.key = key
+                operations.append(done)
+            assert await counters.settle(operations) == [settled[one.key] for one in operations]
+            closed += operations
+        if closed and rng.random() < 0.3:
+            again = rng.choice(closed)
+            again.generation = (await counters.admit("p", [spend(0, cap=10**9)])).generation
+            assert await counters.settle([again]) == [settled[again.key]]
+    assert denials
 
 
 async def test_a_mark_is_new_once(counters: RedisCounters) -> None:

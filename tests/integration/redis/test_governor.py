@@ -4,17 +4,19 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 
 from tests.integration.redis.replicas import Replica, replicas
-from tests.support.redis_server import RedisServer
+from tests.support.redis_server import RedisCluster, RedisServer
 from tests.unit.governance.world import demand
 from trunkline import v1
 from trunkline_server.errors import TrunklineError
 from trunkline_server.governance.leases import LeasePolicy
 from trunkline_server.governance.outage import OutageModes
 from trunkline_server.governance.rules import Budget, Limit, Measure, Mode, OnOutage, Period
+from trunkline_server.store.redis import ChannelPolicy
 
 CAP = 1_000_000
 
@@ -152,6 +154,28 @@ async def test_request_limits_hold_over_replicas(redis_url: str, mode: Mode) -> 
         assert 50 <= admitted <= 50 + 10 * elapsed + 1
 
 
+async def test_leased_rates_keep_their_declared_bound(redis_url: str) -> None:
+    rules = [limit(Measure.REQUESTS, amount=6000, burst=100, mode=Mode.LEASED)]
+    policy = LeasePolicy(seconds=0.3, share=0.2)
+    async with replicas(3, redis_url, rules, leases=policy) as shared:
+        times: list[float] = []
+        began = time.monotonic()
+
+        async def caller(number: int) -> None:
+            # Busy and quiet by turns, so that pots are taken over into the next busy time.
+            while (now := time.monotonic()) < began + 2.0:
+                if (now - began) % 0.4 < 0.2 and await shared[number % 3].admits(demand()):
+                    times.append(time.monotonic())
+                await asyncio.sleep(0.004)
+
+        await asyncio.gather(*(caller(number) for number in range(30)))
+        times.sort()
+        assert len(times) > 200
+        for first, start in enumerate(times):
+            for count, when in enumerate(times[first:], 1):
+                assert count <= 100 + 100 * (when - start + 0.02) + 3 * 20
+
+
 @pytest.mark.parametrize("mode", list(Mode))
 async def test_concurrency_holds_over_replicas(redis_url: str, mode: Mode) -> None:
     rules = [limit(Measure.CONCURRENCY, amount=20, mode=mode)]
@@ -281,3 +305,75 @@ async def test_a_rolling_budget_is_never_overspent(redis_url: str) -> None:
         spent, _ = await spend_all(shared, 100, 11)
         await drained(shared)
         assert 0.9 * CAP < spent <= CAP
+
+
+async def test_slots_of_running_calls_are_kept(redis_url: str) -> None:
+    async with replicas(2, redis_url, [limit(Measure.CONCURRENCY, amount=1)]) as shared:
+        grant = await shared[0].enter(demand())
+        key = b"trunkline:{t=t1}:c:l:t1"
+        held = await shared[0].client.execute(key, b"ZRANGE", key, b"0", b"-1")
+        assert isinstance(held, list)
+        assert isinstance(held[0], bytes)
+        # As if its lease had nearly run out.
+        await shared[0].client.execute(key, b"ZADD", key, b"1", held[0])
+        assert shared[0].governor._desk is not None
+        shared[0].governor._desk.renew()
+        await drained(shared)
+        assert not await shared[1].admits(demand())
+        grant.settle(0, 0)
+        await drained(shared)
+        shared[0].governor._desk.renew()
+        await drained(shared)
+        assert await shared[1].admits(demand())
+
+
+@pytest.mark.parametrize("measure", list(Measure))
+async def test_idle_leases_are_given_back(redis_url: str, measure: Measure) -> None:
+    rules = [limit(measure, amount=40, per="day", mode=Mode.LEASED)]
+    policy = LeasePolicy(seconds=0.1, share=0.5)
+    async with replicas(2, redis_url, rules, leases=policy) as shared:
+
+        async def use(one: Replica) -> int:
+            grants = []
+            for _ in range(50):
+                grant = await one.enter_or_not(demand(tokens=1))
+                if isinstance(grant, TrunklineError):
+                    break
+                grants.append(grant)
+            for grant in grants:
+                grant.cancel()
+            return len(grants)
+
+        used = [await use(shared[0])]
+        await until(lambda: not any(one.governor._lease_gates()[0]._pots for one in shared))
+        await drained(shared)
+        used.append(await use(shared[1]))
+        # Cancelled calls give back tokens and slots; requests have been made.
+        assert used == [40, 0 if measure is Measure.REQUESTS else 40]
+
+
+async def test_one_node_of_a_cluster_stalls_its_own_tenants_alone(redis_home: Path) -> None:
+    cluster = RedisCluster(redis_home)
+    try:
+        cluster.start()
+        policy = ChannelPolicy(timeout=1.0, connect_timeout=1.0, failures=1)
+        rules = [limit(Measure.REQUESTS, amount=2, per="day")]
+        url = cluster.url.replace("redis://", "redis+cluster://")
+        async with replicas(2, url, rules, policy=policy) as shared:
+            tenants = [f"t{number}" for number in range(12)]
+            for tenant in tenants:
+                assert await shared[0].admits(demand(tenant=tenant))
+            cluster.nodes[1].pause()
+            await asyncio.gather(*(shared[1].admits(demand(tenant=one)) for one in tenants))
+            assert not shared[1].client.available
+            exact = [one for one in tenants if shared[1].client.reachable(_key(one))]
+            assert 0 < len(exact) < len(tenants)
+            for tenant in exact:
+                assert not await shared[0].admits(demand(tenant=tenant))
+            cluster.nodes[1].resume()
+    finally:
+        cluster.close()
+
+
+def _key(tenant: str) -> bytes:
+    return f"trunkline:{{t={tenant}}}:r:l:{tenant}".encode()

@@ -18,7 +18,7 @@ from trunkline_server.governance.outage import OutageModes
 from trunkline_server.governance.rules import Budget, Limit, Measure, Mode, OnOutage
 from trunkline_server.store.redis import ChannelPolicy
 
-BRISK = ChannelPolicy(timeout=0.05, connect_timeout=1.0, failures=3, retry_seconds=0.05)
+BRISK = ChannelPolicy(timeout=0.2, connect_timeout=1.0, failures=3, retry_seconds=0.05)
 
 
 @pytest.fixture
@@ -149,9 +149,9 @@ async def test_a_slow_redis_costs_at_most_its_timeout_until_the_breaker_opens(
         began = time.monotonic()
         assert await one.admits(demand(cost=1))
         waits.append(time.monotonic() - began)
-    slow = [wait for wait in waits if wait > 0.04]
+    slow = [wait for wait in waits if wait > 0.15]
     assert len(slow) <= BRISK.failures + 1
-    assert max(waits) < 0.5
+    assert max(waits) < 1.0
     assert one.heard.outages == [(True, "local")]
     proxy.delay = 0.0
     await until(lambda: one.client.available)
@@ -165,7 +165,7 @@ async def test_a_slow_redis_costs_at_most_its_timeout_until_the_breaker_opens(
 async def test_a_granted_claim_whose_reply_is_lost_is_taken_back(proxy: FaultProxy) -> None:
     slots = limit(Measure.CONCURRENCY, name="s", amount=1)
     one = await replica(proxy, budget(amount=1000), slots)
-    proxy.delay = 0.2  # Requests arrive; replies come too late.
+    proxy.delay = 0.6  # Requests arrive; replies come too late.
     grant = await one.enter(demand(cost=1000))
     assert isinstance(grant, Grant)
     grant.cancel()
@@ -204,4 +204,23 @@ async def test_corrections_that_wait_are_bounded(proxy: FaultProxy) -> None:
     for grant in grants:
         grant.settle(0, 1)
     assert 0 < one.heard.lost <= 20
+    await one.close()
+
+
+async def test_a_refused_correction_does_not_hold_up_the_others(proxy: FaultProxy) -> None:
+    one = await replica(proxy, budget(amount=1000))
+    broken = await one.enter(demand(cost=10, tenant="t2"))
+    sound = await one.enter(demand(cost=10))
+    # Somebody has put something else where a counter was.
+    live = b"trunkline:{t=t2}:b:b:t2:*:live"
+    keys = await one.client.execute(b"k", b"KEYS", live)
+    assert isinstance(keys, list)
+    assert isinstance(keys[0], bytes)
+    await one.client.execute(keys[0], b"SET", keys[0], b"not a set")
+    broken.settle(0, 7)
+    sound.settle(0, 7)
+    await drained([one])
+    assert one.heard.lost == 1
+    spent = await one.client.execute(b"k", b"HGET", keys[0].replace(b"t2", b"t1")[:-5], b"u")
+    assert spent == b"7"
     await one.close()
