@@ -36,6 +36,10 @@ CODES: Mapping[v1.ErrorReason.ValueType, grpc.StatusCode] = {
     v1.ERROR_REASON_CACHE_MISS: grpc.StatusCode.NOT_FOUND,
     v1.ERROR_REASON_CANCELLED: grpc.StatusCode.CANCELLED,
     v1.ERROR_REASON_INTERNAL: grpc.StatusCode.INTERNAL,
+    v1.ERROR_REASON_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    v1.ERROR_REASON_ALREADY_EXISTS: grpc.StatusCode.ALREADY_EXISTS,
+    v1.ERROR_REASON_ABORTED: grpc.StatusCode.ABORTED,
+    v1.ERROR_REASON_FAILED_PRECONDITION: grpc.StatusCode.FAILED_PRECONDITION,
 }
 
 

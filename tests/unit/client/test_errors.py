@@ -36,6 +36,10 @@ REASONS = {
     "CACHE_MISS": ("NOT_FOUND", trunkline.CacheMissError),
     "CANCELLED": ("CANCELLED", trunkline.CallCancelledError),
     "INTERNAL": ("INTERNAL", trunkline.InternalError),
+    "NOT_FOUND": ("NOT_FOUND", trunkline.TrunklineError),
+    "ALREADY_EXISTS": ("ALREADY_EXISTS", trunkline.TrunklineError),
+    "ABORTED": ("ABORTED", trunkline.TrunklineError),
+    "FAILED_PRECONDITION": ("FAILED_PRECONDITION", trunkline.TrunklineError),
 }
 
 

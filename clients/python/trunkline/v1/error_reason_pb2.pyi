@@ -124,6 +124,27 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Example: {"reason": "ERROR_REASON_INTERNAL", "domain": "trunkline",
               "metadata": {"request_id": "01J8ZQ4T"}}
     """
+    ERROR_REASON_NOT_FOUND: _ErrorReason.ValueType  # 20
+    """NOT_FOUND. There is no such resource of the control plane.
+    Example: {"reason": "ERROR_REASON_NOT_FOUND", "domain": "trunkline",
+              "metadata": {"kind": "providers", "name": "openai-eu"}}
+    """
+    ERROR_REASON_ALREADY_EXISTS: _ErrorReason.ValueType  # 21
+    """ALREADY_EXISTS. There is a resource of this name already.
+    Example: {"reason": "ERROR_REASON_ALREADY_EXISTS", "domain": "trunkline",
+              "metadata": {"kind": "providers", "name": "openai-eu"}}
+    """
+    ERROR_REASON_ABORTED: _ErrorReason.ValueType  # 22
+    """ABORTED. The resource was changed since its etag was read: read it again, and decide again.
+    Example: {"reason": "ERROR_REASON_ABORTED", "domain": "trunkline",
+              "metadata": {"kind": "providers", "name": "openai-eu"}}
+    """
+    ERROR_REASON_FAILED_PRECONDITION: _ErrorReason.ValueType  # 23
+    """FAILED_PRECONDITION, with BadRequest where other resources stand in the way. What is asked
+    for cannot be done as things are; the configuration file owns the kind, for one.
+    Example: {"reason": "ERROR_REASON_FAILED_PRECONDITION", "domain": "trunkline",
+              "metadata": {"kind": "providers", "owner": "trunkline.yaml"}}
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason is the machine-readable cause of a failed call. It stands, by its full name,
@@ -232,5 +253,26 @@ ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 19
 """INTERNAL. A defect in the router; the log line with the same request id says more.
 Example: {"reason": "ERROR_REASON_INTERNAL", "domain": "trunkline",
           "metadata": {"request_id": "01J8ZQ4T"}}
+"""
+ERROR_REASON_NOT_FOUND: ErrorReason.ValueType  # 20
+"""NOT_FOUND. There is no such resource of the control plane.
+Example: {"reason": "ERROR_REASON_NOT_FOUND", "domain": "trunkline",
+          "metadata": {"kind": "providers", "name": "openai-eu"}}
+"""
+ERROR_REASON_ALREADY_EXISTS: ErrorReason.ValueType  # 21
+"""ALREADY_EXISTS. There is a resource of this name already.
+Example: {"reason": "ERROR_REASON_ALREADY_EXISTS", "domain": "trunkline",
+          "metadata": {"kind": "providers", "name": "openai-eu"}}
+"""
+ERROR_REASON_ABORTED: ErrorReason.ValueType  # 22
+"""ABORTED. The resource was changed since its etag was read: read it again, and decide again.
+Example: {"reason": "ERROR_REASON_ABORTED", "domain": "trunkline",
+          "metadata": {"kind": "providers", "name": "openai-eu"}}
+"""
+ERROR_REASON_FAILED_PRECONDITION: ErrorReason.ValueType  # 23
+"""FAILED_PRECONDITION, with BadRequest where other resources stand in the way. What is asked
+for cannot be done as things are; the configuration file owns the kind, for one.
+Example: {"reason": "ERROR_REASON_FAILED_PRECONDITION", "domain": "trunkline",
+          "metadata": {"kind": "providers", "owner": "trunkline.yaml"}}
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
