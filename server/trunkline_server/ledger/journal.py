@@ -98,8 +98,11 @@ class Journal:
         """Takes a serialised event. It is written within this turn of the event loop."""
         record = frame(event)
         if self._pending_bytes + len(record) > self._options.memory_bytes:
-            self._watch.lost(1)
-            return
+            if self._problem is None:
+                self._write()
+            if self._problem is not None:
+                self._watch.lost(1)
+                return
         self._pending.append(record)
         self._pending_bytes += len(record)
         if not self._scheduled:
@@ -135,11 +138,11 @@ class Journal:
 
         Events that the disk still refuses are counted as lost.
         """
-        if self._retry is not None:
-            self._retry.cancel()
         self._write()
         if self._sync is not None and self._problem is None:
             await self._sync.wait()
+        if self._retry is not None:
+            self._retry.cancel()
         if self._pending:
             self._watch.lost(len(self._pending))
             self._pending.clear()

@@ -8,8 +8,8 @@ from trunkline_server.ledger.directory import Cursor, JournalDirectory, Quaranti
 from trunkline_server.ledger.frames import HEAD_BYTES, MAX_PAYLOAD, Findings, scan
 from trunkline_server.ledger.ports import LedgerWatch
 
-# Read at once; a batch of events fits many times.
-_CHUNK = 256 << 10
+# Read at once: a batch of events, roughly.
+_CHUNK = 64 << 10
 _UNLIMITED = 1 << 60
 
 

@@ -239,6 +239,20 @@ async def test_allowed_calls_keep_a_bounded_memory_and_tell_of_every_loss(
         assert read_all(reader_of(journal, tmp_path, watch)) == [payload(n) for n in range(10)]
 
 
+async def test_a_burst_larger_than_the_memory_is_written_and_not_lost(
+    tmp_path: Path, disk: Disk
+) -> None:
+    watch = Watch()
+    record = len(payload(0)) + HEAD_BYTES
+    async with journal_in(tmp_path, watch, memory_bytes=10 * record) as journal:
+        for number in range(25):
+            journal.append(payload(number))
+        await journal.committed()
+        assert read_all(reader_of(journal, tmp_path, watch)) == [payload(n) for n in range(25)]
+        assert disk.writes == [10 * record, 10 * record, 5 * record]
+        assert watch.told == []
+
+
 async def test_another_fault_of_the_disk_moves_on_to_a_new_segment(
     tmp_path: Path, disk: Disk
 ) -> None:
@@ -289,6 +303,10 @@ async def test_closing_writes_the_rest_and_counts_what_cannot_be_written(
         journal.append(payload(2))
         journal.append(payload(3))
     assert watch.all("lost") == [(2,)]
+    # No timer of a closed journal goes on.
+    disk.room = None
+    await asyncio.sleep(0.03)
+    assert watch.names() == ["failed", "lost"]
 
 
 async def test_a_directory_that_cannot_be_written_is_told_at_the_start(tmp_path: Path) -> None:
