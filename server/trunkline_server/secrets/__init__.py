@@ -1,0 +1,1 @@
+"""Credentials: kept encrypted, fetched from secret managers, rotated without a failed call."""
