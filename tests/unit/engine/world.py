@@ -14,7 +14,7 @@ from trunkline_server.engine.call import Call
 from trunkline_server.engine.engine import Engine
 from trunkline_server.engine.table import Endpoint, Table
 from trunkline_server.errors import TrunklineError
-from trunkline_server.governance.keys import Anonymous
+from trunkline_server.governance.principal import ANONYMOUS
 from trunkline_server.routing.health import HealthTable
 from trunkline_server.routing.pricing import Price, Rates
 from trunkline_server.routing.snapshot import AttemptPolicy, Deployment, Route, Snapshot
@@ -95,7 +95,7 @@ class World:
     def call(self, request: v1.GenerateRequest | v1.EmbedRequest, patience: float = 60.0) -> Call:
         now = self.clock.monotonic()
         operation = "embed" if isinstance(request, v1.EmbedRequest) else "generate"
-        return Call(operation, request, "id-1", Anonymous(), now, now + patience)
+        return Call(operation, request, "id-1", ANONYMOUS, now, now + patience)
 
     async def generate(self, patience: float = 60.0, **fields: object) -> v1.GenerateResponse:
         request = ask(**fields)
