@@ -1,7 +1,7 @@
 """Client certificates: from what TLS has verified to a principal, by configured patterns."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -86,16 +86,15 @@ class Certificates:
     def __bool__(self) -> bool:
         return bool(self._rules)
 
-    def authenticate(self, auth_context: Mapping[str, Sequence[bytes]]) -> Principal | None:
+    def authenticate(self, auth_context: Mapping[str, Iterable[bytes]]) -> Principal | None:
         """The caller that a verified client certificate stands for, from what
         `ServicerContext.auth_context()` gives; None without a certificate.
 
         Raises TrunklineError with AUTHENTICATION for one that fits no rule.
         """
-        shown = auth_context.get(PEER_CERTIFICATE)
-        if not shown:
+        certificate = next(iter(auth_context.get(PEER_CERTIFICATE, ())), None)
+        if certificate is None:
             return None
-        certificate = shown[0]
         try:
             principal = self._known[certificate]
         except KeyError:
