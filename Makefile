@@ -18,7 +18,7 @@ GHZ := $(TOOLS)/bin/ghz
 GRPCURL := $(TOOLS)/bin/grpcurl
 GHZ_VERSION := v0.93.0
 GRPCURL_VERSION := v1.9.4
-STUBS := clients/python/trunkline/v1
+STUBS := clients/python/trunkline/v1 clients/python/trunkline/admin/v1
 PACKAGES := --editable clients/python --editable .
 PROJECTS := pyproject.toml clients/python/pyproject.toml
 
@@ -69,13 +69,15 @@ check-contract: .venv/dev.stamp $(BUF) ## The part of check that needs buf.
 	tools/buf_breaking.sh $(BUF)
 	@scratch=$$(mktemp -d); trap 'rm -rf "$$scratch"' EXIT; \
 	$(BUF) generate --output "$$scratch"; \
-	diff --recursive --exclude __pycache__ "$$scratch/$(STUBS)" $(STUBS) || \
-		{ echo "error: the stubs are not those of proto/: run 'make generate'" >&2; exit 1; }
+	for stubs in $(STUBS); do \
+		diff --recursive --exclude __pycache__ "$$scratch/$$stubs" "$$stubs" || \
+			{ echo "error: the stubs are not those of proto/: run 'make generate'" >&2; exit 1; }; \
+	done
 endif
 
 .PHONY: generate
 generate: .venv/dev.stamp $(BUF) ## Write the Python stubs from proto/.
-	rm -f $(STUBS)/*_pb2*.py $(STUBS)/*_pb2*.pyi
+	rm -f $(foreach stubs,$(STUBS),$(stubs)/*_pb2*.py $(stubs)/*_pb2*.pyi)
 	$(BUF) generate
 
 .PHONY: bench-smoke
