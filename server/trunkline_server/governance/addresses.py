@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import lru_cache
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -18,6 +17,9 @@ _Network = IPv4Network | IPv6Network
 
 # Proxies append, so only the last hops count; a longer list is somebody's game.
 _MAX_HOPS = 32
+# Callers that are remembered, and the longest text of proxies among them.
+_REMEMBERED = 4096
+_MAX_REMEMBERED = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,6 @@ class Networks:
         return address is not None and any(address in network for network in self._networks)
 
 
-@lru_cache(maxsize=4096)
 def address_of_peer(peer: str) -> IpAddress | None:
     """The address in a peer as gRPC names it, such as `ipv4:10.0.0.1:5000` or
     `ipv6:%5B::1%5D:5000`; None for unix sockets and whatever else has none.
@@ -63,11 +64,13 @@ class Callers:
     believes whoever connects by a unix socket, as a proxy on the same machine does.
     """
 
-    __slots__ = ("_trust_unix", "_trusted")
+    __slots__ = ("_known", "_trust_unix", "_trusted")
 
     def __init__(self, trusted: Iterable[str] = (), *, trust_unix: bool = False) -> None:
         self._trusted = Networks(tuple(trusted))
         self._trust_unix = trust_unix
+        # A connection's calls come from one address, or by a proxy from a few.
+        self._known: dict[tuple[str, str], IpAddress | None] = {}
 
     def address(self, peer: str, forwarded_for: str = "") -> IpAddress | None:
         """The address of whoever calls through `peer`.
@@ -76,6 +79,17 @@ class Callers:
         It is read from its end, where the nearest proxy wrote, up to the first hop that is no
         trusted proxy. None, an unknown address, when that hop cannot be read.
         """
+        key = (peer, forwarded_for)
+        if key in self._known:
+            return self._known[key]
+        address = self._find(peer, forwarded_for)
+        if len(forwarded_for) <= _MAX_REMEMBERED:
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            self._known[key] = address
+        return address
+
+    def _find(self, peer: str, forwarded_for: str) -> IpAddress | None:
         address = address_of_peer(peer)
         trusted = self._trust_unix if peer.startswith("unix") else self._trusted.holds(address)
         if not trusted or not forwarded_for:

@@ -56,8 +56,21 @@ PROXY = "ipv4:10.0.0.9:4000"
 def test_proxies_that_are_trusted_and_others(
     peer: str, forwarded: str, address: str | None
 ) -> None:
-    found = CALLERS.address(peer, forwarded)
-    assert found == (None if address is None else ip_address(address))
+    # The second time from memory.
+    for _ in range(2):
+        found = CALLERS.address(peer, forwarded)
+        assert found == (None if address is None else ip_address(address))
+
+
+def test_what_is_remembered_of_callers_is_bounded() -> None:
+    callers = Callers(["10.0.0.0/8"])
+    for number in range(10_000):
+        callers.address(f"ipv4:192.0.2.1:{number}")
+    assert len(callers._known) <= 4096
+    before = len(callers._known)
+    long = ", ".join(["198.51.100.1"] * 100)
+    assert callers.address(PROXY, long) == ip_address("198.51.100.1")
+    assert len(callers._known) == before
 
 
 def test_a_proxy_behind_a_unix_socket_is_trusted_if_told_so() -> None:
