@@ -9,7 +9,7 @@ from trunkline_server.clock import Clock
 from trunkline_server.engine.budget import RetryBudget
 from trunkline_server.engine.call import Call
 from trunkline_server.engine.needs import estimate_usage
-from trunkline_server.engine.ports import Observer
+from trunkline_server.engine.ports import Books, Observer
 from trunkline_server.engine.table import Endpoint, Table
 from trunkline_server.engine.verdict import Blame, verdict_on
 from trunkline_server.errors import TrunklineError, UpstreamError
@@ -32,6 +32,8 @@ class Services:
     observer: Observer
     budget: RetryBudget
     rng: random.Random
+    # None: nobody keeps books.
+    books: Books | None = None
 
 
 class Attempt:

@@ -39,7 +39,7 @@ class Engine:
         """Answers a conversation in one piece. Raises TrunklineError."""
         self._begin(call)
         try:
-            _refuse_cache_only(request)
+            self._admit(request)
             permitted = self._table.permitted_models(call.caller, request.model)
             course = self._plan(call, generate_query(request, False, permitted))
             loop = UnaryLoop(self._services, course, GENERATE, request, call)
@@ -49,14 +49,14 @@ class Engine:
         except BaseException as failure:
             self._end(call, failure)
             raise
-        self._end(call)
+        await self._close(call)
         return response
 
     async def embed(self, call: Call, request: v1.EmbedRequest) -> v1.EmbedResponse:
         """Turns texts into vectors. Raises TrunklineError."""
         self._begin(call)
         try:
-            _refuse_cache_only(request)
+            self._admit(request)
             permitted = self._table.permitted_models(call.caller, request.model)
             course = self._plan(call, embed_query(request, permitted))
             loop = UnaryLoop(self._services, course, EMBED, request, call)
@@ -65,7 +65,7 @@ class Engine:
         except BaseException as failure:
             self._end(call, failure)
             raise
-        self._end(call)
+        await self._close(call)
         return response
 
     async def stream_generate(self, call: Call, request: v1.GenerateRequest, send: Send) -> None:
@@ -75,7 +75,7 @@ class Engine:
         """
         self._begin(call)
         try:
-            _refuse_cache_only(request)
+            self._admit(request)
             permitted = self._table.permitted_models(call.caller, request.model)
             course = self._plan(call, generate_query(request, True, permitted))
 
@@ -99,11 +99,12 @@ class Engine:
             end.cost.CopyFrom(call.cost)
             end.attempts.extend(call.attempts)
             self._time(call, end.timing)
-            await send(v1.StreamGenerateResponse(end=end))
         except BaseException as failure:
             self._end(call, failure)
             raise
-        self._end(call)
+        # The books first: whoever has seen the end has been accounted for.
+        await self._close(call)
+        await send(v1.StreamGenerateResponse(end=end))
 
     def route(self, request: v1.RouteRequest, caller: Caller) -> v1.RouteResponse:
         """The decision that a call would meet now, explained. Raises TrunklineError."""
@@ -137,6 +138,18 @@ class Engine:
         services = self._services
         services.budget.deposit()
         services.observer.call_started(call)
+
+    def _admit(self, request: "_Request") -> None:
+        """Refuses what cannot be carried out whatever the table says."""
+        _refuse_cache_only(request)
+        if self._services.books is not None:
+            self._services.books.admit()
+
+    async def _close(self, call: Call) -> None:
+        """Closes the books of a call that succeeded, and waits until they are safe."""
+        self._end(call)
+        if self._services.books is not None:
+            await self._services.books.committed()
 
     def _end(self, call: Call, failure: BaseException | None = None) -> None:
         """Closes the books of a call, and tells how it ended."""

@@ -41,6 +41,18 @@ class Observer(Protocol):
         ...
 
 
+class Books(Protocol):
+    """Where calls are accounted for before their answers leave."""
+
+    def admit(self) -> None:
+        """Raises SERVICE_UNAVAILABLE while calls could not be accounted for."""
+        ...
+
+    async def committed(self) -> None:
+        """Returns when what observers wrote of the calls so far is safe; raises as `admit`."""
+        ...
+
+
 class NullObserver:
     """Watches nothing."""
 

@@ -32,6 +32,7 @@ from trunkline_server.settings.schema import (
     TlsSettings,
 )
 from trunkline_server.settings.secrets import Secret, resolve_secret
+from trunkline_server.settings.state import LedgerSettings, StateSettings
 
 __all__ = [
     "NO_HEDGE",
@@ -46,6 +47,7 @@ __all__ = [
     "InvalidValueError",
     "KeySettings",
     "Known",
+    "LedgerSettings",
     "PolicySettings",
     "PriceSettings",
     "ProbeSettings",
@@ -57,6 +59,7 @@ __all__ = [
     "Secret",
     "ServerSettings",
     "Settings",
+    "StateSettings",
     "TelemetrySettings",
     "TlsSettings",
     "check_settings",

@@ -53,6 +53,7 @@ def check_settings(settings: Settings, known: Known, lines: Mapping[str, int]) -
         *_models(settings),
         *_keys(settings),
         *_timings(settings),
+        *_ledger(settings),
     )
     for path, message in complaints:
         yield Problem(_line(path, lines), path, message)
@@ -233,3 +234,8 @@ def _timings(settings: Settings) -> Iterator[Complaint]:
             "routing.breaker.default_cooldown",
             f"is more than max_cooldown, {breaker.max_cooldown:g} s",
         )
+
+
+def _ledger(settings: Settings) -> Iterator[Complaint]:
+    if settings.ledger.journal is not None and settings.state.database is None:
+        yield "ledger.journal", "needs state.database, where events go from there"

@@ -13,6 +13,7 @@ from typing import Annotated
 from trunkline_server.settings import values as read
 from trunkline_server.settings.records import blank, list_of, map_of, record
 from trunkline_server.settings.secrets import Secret
+from trunkline_server.settings.state import LedgerSettings, StateSettings
 from trunkline_server.settings.values import Context, Reader
 from trunkline_server.settings.yaml_source import Node
 
@@ -369,6 +370,8 @@ class Settings:
     # None: callers need none, where that is allowed.
     keys: Annotated[tuple[KeySettings, ...], list_of(_key)] = ()
     telemetry: Annotated[TelemetrySettings, record(TelemetrySettings)] = TelemetrySettings()
+    state: Annotated[StateSettings, record(StateSettings)] = StateSettings()
+    ledger: Annotated[LedgerSettings, record(LedgerSettings)] = LedgerSettings()
     # Not keys: the files besides the configuration that its values come from.
     files: tuple[Path, ...] = ()
 

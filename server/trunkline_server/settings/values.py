@@ -244,6 +244,27 @@ def secret(node: Node, context: Context) -> Secret:
     return resolve_secret(value, context.env, context.base)
 
 
+def dsn(node: Node, context: Context) -> Secret:
+    """A database's address: a reference to one, or the address itself if it holds no password.
+
+    The path of a SQLite file starts at the configuration.
+    """
+    value = _scalar(node, "sqlite:///FILE, or env:NAME for another database's address")
+    if is_reference(value):
+        return secret(node, context)
+    if urlsplit(value).password:
+        raise InvalidValueError("holds a password, which does not stand in this file: use env:NAME")
+    path = value.removeprefix("sqlite:///")
+    if path != value and not path.startswith("/"):
+        value = f"sqlite:///{(context.base / path).absolute()}"
+    return Secret(value, value)
+
+
+def folder(node: Node, context: Context) -> Path:
+    """The path of a folder, which need not exist; a relative path starts at the configuration."""
+    return (context.base / Path(text(node, context)).expanduser()).absolute()
+
+
 def header_name(node: Node, context: Context) -> str:
     """The name of an HTTP header, in lower case."""
     value = text(node, context)
