@@ -327,11 +327,14 @@ def test_a_corrupted_value_is_a_miss_and_goes(damage: str) -> None:
         old = shared.values[first][0]
         broken = {"cut": old[:-3], "foreign": b"{}", "another key's": shared.values[second][0]}
         shared.values[first] = (broken[damage], 1.0)
-        assert await call(two, ask(), Upstream(answer("anew"))) == answer("anew")
+        only = ask(cache=v1.CachePolicy(mode=v1.CACHE_MODE_ONLY_IF_CACHED))
+        with pytest.raises(TrunklineError):
+            await call(two, only, upstream)
+        await two.flush()
         assert two.stats.shared_corrupt == 1
-        await asyncio.sleep(0)
-        # Deleted, and then written anew by this call.
-        assert shared.values[first][0] not in broken.values()
+        assert list(shared.values) == [second]
+        assert await call(two, ask(), Upstream(answer("anew"))) == answer("anew")
+        await two.flush()
         assert await call(new_cache(shared), ask(), upstream) == hit_of(answer("anew"))
 
     run(main)

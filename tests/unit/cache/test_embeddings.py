@@ -11,6 +11,7 @@ from tests.unit.cache.samples import ACME, OTHER, SOURCE, VECTORS, Someone
 from tests.unit.cache.shared import SharedMemory
 from trunkline import v1
 from trunkline_server.cache.cache import AnswerCache, Bounds, EmbedHit, Source, Waiter
+from trunkline_server.cache.vectors import vectors_of
 from trunkline_server.errors import TrunklineError
 
 BOUNDS = Bounds(memory_bytes=500_000)
@@ -134,6 +135,14 @@ def test_the_parts_of_the_saved_cost_sum_up() -> None:
         assert found.saved == 30
 
     run(main)
+
+
+def test_a_cost_that_does_not_divide_is_parted_without_loss() -> None:
+    texts = ["a", "bb", "c", "ddd"]
+    response = v1.EmbedResponse(embeddings=[v1.Embedding()] * 4, cost=v1.Cost(total=10))
+    parts = [each.saved for each in vectors_of(response, texts)]
+    assert sum(parts) == 10
+    assert all(part >= 10 * len(text) // 7 for part, text in zip(parts, texts, strict=True))
 
 
 def test_vectors_of_different_models_are_never_mixed() -> None:

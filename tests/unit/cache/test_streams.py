@@ -130,12 +130,16 @@ def test_a_unary_call_is_served_from_a_stream_and_the_other_way_round() -> None:
     async def main() -> None:
         cache = new_cache()
         await Client().call(cache, Upstream())
+        bodies = []
         for _ in range(2):
             found = cache.lookup(ask(), ACME, SOURCE)
             assert isinstance(found, Hit)
+            bodies.append(found.body)
             told = v1.GenerateResponse.FromString(found.response("me", 5))
             assert told.message == answer("".join(TEXTS)).message
             assert isinstance(cache.lookup_stream(ask(), ACME, SOURCE), StreamHit)
+        # Made once.
+        assert bodies[0] is bodies[1]
 
         async def work() -> v1.GenerateResponse:
             return answer("whole")
@@ -146,6 +150,10 @@ def test_a_unary_call_is_served_from_a_stream_and_the_other_way_round() -> None:
         client = Client()
         await client.call(cache, Upstream(), ask("other"))
         assert client.text == "whole"
+        hits = [cache.lookup_stream(ask("other"), ACME, SOURCE) for _ in range(2)]
+        assert isinstance(hits[0], StreamHit)
+        assert isinstance(hits[1], StreamHit)
+        assert hits[0].stream is hits[1].stream
         assert client.got[0].start.cache_status == v1.CACHE_STATUS_HIT
 
     run(main)
@@ -333,6 +341,46 @@ def test_a_slow_follower_slows_nobody() -> None:
         assert len(slow.got) < 20
         await calls[0]
         assert slow.text == fast.text
+
+    run(main)
+
+
+def test_when_the_fastest_goes_the_next_one_sets_the_pace() -> None:
+    async def main() -> None:
+        cache = new_cache()
+        upstream = Upstream(*["x" * 200] * 60, step=0.1)
+        fast, slow = Client(), Client(pace=5.0)
+        calls = [asyncio.create_task(each.call(cache, upstream)) for each in (fast, slow)]
+        await asyncio.sleep(2.0)
+        calls[0].cancel()
+        sent = upstream.sent
+        await asyncio.sleep(20.0)
+        # Far ahead of the slow one, it waits until that one comes near.
+        assert sent <= upstream.sent <= sent + 1
+        await calls[1]
+        assert slow.text == "x" * 12_000
+
+    run(main)
+
+
+def test_who_comes_after_the_last_has_gone_begins_anew() -> None:
+    async def main() -> None:
+        class SlowToEnd(Upstream):
+            async def __call__(self, send: Send) -> None:
+                try:
+                    await super().__call__(send)
+                finally:
+                    await asyncio.sleep(0.5)
+
+        cache, second = new_cache(), Client()
+        first = asyncio.create_task(Client().call(cache, SlowToEnd()))
+        await asyncio.sleep(2.5)
+        first.cancel()
+        await asyncio.sleep(0.1)
+        assert not first.done()
+        await second.call(cache, Upstream("anew"))
+        assert second.text == "anew"
+        assert first.cancelled()
 
     run(main)
 
