@@ -479,6 +479,8 @@ def test_by_default_denied_one_policy_must_allow_and_none_deny() -> None:
     acme, other = someone(tenant="acme"), someone()
     assert denied(access, acme, "gpt-5-mini") == "policies[no-mini].deny"
     assert served(access.decide(acme, GENERATE, "", NOON, Facts())) == ["eu-5", "us-5", "claude-us"]
+    # Allowed whatever the deployment, nothing is left for routing to look at.
+    assert access.decide(acme, GENERATE, "claude-4", NOON, Facts()).constraint is None
     permit = access.decide(other, GENERATE, "", NOON, Facts())
     assert served(permit) == ["eu-5"]
     assert permit.constraint is not None

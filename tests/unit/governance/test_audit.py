@@ -279,6 +279,11 @@ def test_a_chain_written_anew_is_found_by_a_checkpoint_alone() -> None:
     assert verdict(shared, checkpoint(records, 4), checkpoint(records, 7)) == Finding(
         Fault.REWRITTEN, 5
     )
+    # The first that is wrong counts, whichever way it is found.
+    edited_later = [*anew[:9], replace(anew[9], actor="x")]
+    assert verdict(edited_later, checkpoint(records, 8)) == Finding(Fault.REWRITTEN, 1)
+    edited_before = [*records[:4], rehashed(records[4], actor="x"), *records[5:]]
+    assert verdict(edited_before, checkpoint(records, 5)) == Finding(Fault.EDITED, 5)
     # Cut off, and gone on from there.
     assert verdict(shared, checkpoint(records, 10)) == Finding(Fault.TRUNCATED, 8)
 
