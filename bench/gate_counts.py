@@ -22,8 +22,10 @@ from bench.subjects import Bench
 from trunkline_server.app.worker import Worker
 from trunkline_server.catalogue.known import known
 from trunkline_server.catalogue.prices import PriceBook
+from trunkline_server.clock import SystemClock
 from trunkline_server.settings import parse
 from trunkline_server.telemetry.logs import configure_logging
+from trunkline_server.telemetry.metrics import Metrics
 
 _CALLS = 200
 _CHUNKS = 100
@@ -65,7 +67,7 @@ async def in_process(bench: Bench) -> dict[str, float]:
     configure_logging("info", "json")
     config = router_config(bench.upstream.address, Setup())
     settings = parse(config, "gate.yaml", ENVIRONMENT, known())
-    worker = Worker(settings, PriceBook(), CollectorRegistry())
+    worker = Worker(settings, PriceBook(), Metrics(CollectorRegistry()), SystemClock())
     port = await worker.start()
 
     async def send(load: Load) -> None:

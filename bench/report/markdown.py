@@ -1,6 +1,7 @@
 """The report as Markdown: targets first, then what they rest on."""
 
 import json
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,19 +89,27 @@ def _soaked(folder: Path) -> list[str]:
     last, commit = soak["moments"][-1], soak["machine"]["commit"]
     return [
         "## Soak",
-        f"`make bench-soak`, at commit {commit}: {last['calls']:,} calls to one worker, "
-        f"{last['resident_mb']:.0f} MB at the end, {soak['growth']:.3f} of that after a tenth.",
+        _filled(
+            f"`make bench-soak`, at commit {commit}: {last['calls']:,} calls to one worker, "
+            f"{last['resident_mb']:.0f} MB at the end, {soak['growth']:.3f} of that after a tenth."
+        ),
         "![Memory of one worker](soak.svg)",
     ]
+
+
+def _filled(text: str) -> str:
+    return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
 
 
 def _section(folder: Path, scenario: Scenario, result: Result) -> list[str]:
     parts = [
         f"## {scenario.title}",
-        f"`--only {scenario.name}`. Configuration: {scenario.config}. Payload: "
-        f"{scenario.payload}. Expected, and found: {scenario.expected}.",
+        _filled(
+            f"`--only {scenario.name}`. Configuration: {scenario.config}. Payload: "
+            f"{scenario.payload}. Expected, and found: {scenario.expected}."
+        ),
         *(table(each) for each in result.tables),
-        *result.notes,
+        *(_filled(note) for note in result.notes),
     ]
     for plot in result.plots:
         (folder / f"{plot.name}.svg").write_text(draw(plot))

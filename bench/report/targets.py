@@ -22,6 +22,8 @@ class Target:
     remark: str = ""
     # The figure is to be at least the bound, and not at most.
     at_least: bool = False
+    # The figure is of a peer, which may not be installed.
+    of_peer: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,17 +120,17 @@ TARGETS = (
     ),
     Target(
         "CPU per call of LiteLLM's proxy against Trunkline's, features on", 30.0, "x", "peers",
-        _ratio("peers", "LiteLLM, features on", ON), at_least=True,
+        _ratio("peers", "LiteLLM, features on", ON), at_least=True, of_peer=True,
     ),
     Target(
         "CPU per call of Portkey's gateway against Trunkline's, features on", 3.5, "x", "peers",
-        _ratio("peers", "Portkey, features on", ON), at_least=True,
+        _ratio("peers", "Portkey, features on", ON), at_least=True, of_peer=True,
     ),
     Target(
         "CPU per call of TensorZero embedded against Trunkline's, features on", 1.4, "x", "peers",
         _ratio("peers", "TensorZero embedded, features off", ON),
         "it serves nobody: no gRPC, and its own features are off for want of a database",
-        at_least=True,
+        at_least=True, of_peer=True,
     ),
 )  # fmt: skip
 
@@ -143,4 +145,6 @@ def _found(target: Target, figures: Figures) -> float | None:
     try:
         return target.read(figures)
     except KeyError:
-        return None
+        if target.of_peer or target.scenario not in figures:
+            return None
+        raise

@@ -1,4 +1,4 @@
-"""The command line: `trunkline serve`, `check`, `call`, `hash-key`."""
+"""The command line: `trunkline serve`, `check`, `migrate`, `call`, `hash-key`."""
 
 import argparse
 import hashlib
@@ -54,6 +54,9 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="check a configuration file, and sum it up")
     check.add_argument("config", type=Path, metavar="CONFIG")
     check.set_defaults(command=_check)
+    migrate = commands.add_parser("migrate", help="make or update the tables of state.database")
+    migrate.add_argument("config", type=Path, metavar="CONFIG")
+    migrate.set_defaults(command=_migrate)
     hash_key = commands.add_parser(
         "hash-key", help="make a key for a caller, or hash one given on standard input"
     )
@@ -102,6 +105,18 @@ def _check(parsed: argparse.Namespace) -> int:
     from trunkline_server.catalogue.check import check  # noqa: PLC0415 - as above
 
     print(check(parsed.config))
+    return 0
+
+
+def _migrate(parsed: argparse.Namespace) -> int:
+    import asyncio  # noqa: PLC0415 - as above
+
+    from trunkline_server.app.bookkeeping import migrate  # noqa: PLC0415 - as above
+    from trunkline_server.catalogue.known import known  # noqa: PLC0415 - as above
+    from trunkline_server.settings import load  # noqa: PLC0415 - as above
+
+    steps = asyncio.run(migrate(load(parsed.config, known=known())))
+    print("\n".join(f"applied {step}" for step in steps) or "nothing to do")
     return 0
 
 

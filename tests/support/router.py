@@ -17,7 +17,9 @@ from trunkline.v1.inference_service_pb2_grpc import InferenceServiceStub
 from trunkline_server.app.worker import Worker
 from trunkline_server.catalogue.known import known
 from trunkline_server.catalogue.prices import PriceBook
+from trunkline_server.clock import SystemClock
 from trunkline_server.settings import parse
+from trunkline_server.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     from trunkline.v1.inference_service_pb2_grpc import InferenceServiceAsyncStub
@@ -71,7 +73,7 @@ async def router(
     lines = {"listen": "127.0.0.1:0", "drain_timeout": "1s", **server}
     header = "server: {" + ", ".join(f"{key}: {value}" for key, value in lines.items()) + "}\n"
     settings = parse(header + config, "test.yaml", env, known())
-    worker = Worker(settings, book, registry)
+    worker = Worker(settings, book, Metrics(registry), SystemClock())
     port = await worker.start()
     address = f"127.0.0.1:{port}"
     async with channel_to(address) as channel:

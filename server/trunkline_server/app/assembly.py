@@ -80,10 +80,10 @@ def build_keys(keys: Iterable[KeySettings]) -> KeyRing:
 
 
 def build_observer(
-    telemetry: TelemetrySettings, metrics: Metrics, clock: Clock
+    telemetry: TelemetrySettings, metrics: Metrics, clock: Clock, others: Iterable[Observer] = ()
 ) -> tuple[Observer, Callable[[], None]]:
-    """What watches calls, and how to flush and close it."""
-    observers: list[Observer] = [CallMetrics(metrics), CallLog(telemetry.log_level)]
+    """What watches calls, `others` among them, and how to flush and close it."""
+    observers: list[Observer] = [CallMetrics(metrics), CallLog(telemetry.log_level), *others]
     if not telemetry.otlp_endpoint:
         return Observers(observers), lambda: None
     headers = {

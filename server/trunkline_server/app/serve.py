@@ -11,15 +11,18 @@ from prometheus_client import CollectorRegistry, multiprocess
 
 from trunkline_server.app.addresses import require_free, reserved, split_address
 from trunkline_server.app.banner import banner
+from trunkline_server.app.bookkeeping import books_kept, prepare_database
 from trunkline_server.app.lifeline import on_hangup, stop_on_signals, stop_with_parent
 from trunkline_server.app.sources import Origin, Overrides, Source, overridden, read_source
 from trunkline_server.app.supervisor import READY_LINE, Supervisor
 from trunkline_server.app.worker import DRAIN_NOTICE, Worker
 from trunkline_server.catalogue.known import known
 from trunkline_server.catalogue.prices import PriceBook
+from trunkline_server.clock import SystemClock
 from trunkline_server.settings import ConfigError, Settings
 from trunkline_server.settings.watch import ConfigWatcher
 from trunkline_server.telemetry.logs import configure_logging
+from trunkline_server.telemetry.metrics import Metrics
 from trunkline_server.telemetry.ops import OpsServer
 
 # What a worker needs beyond its drain timeout before it counts as stuck. Seconds.
@@ -46,9 +49,14 @@ def serve_as_worker(overrides: Overrides) -> int:
 
 
 async def _serve_alone(source: Source, overrides: Overrides) -> int:
-    async with _simulator(source, overrides):
-        registry = CollectorRegistry()
-        worker = Worker(source.settings, PriceBook(), registry)
+    registry, clock = CollectorRegistry(), SystemClock()
+    metrics = Metrics(registry)
+    await prepare_database(source.settings)
+    async with (
+        _simulator(source, overrides),
+        books_kept(source.settings, clock, metrics) as books,
+    ):
+        worker = Worker(source.settings, PriceBook(), metrics, clock, books)
         ops = OpsServer(lambda: registry, worker.unready)
         async with _watched(overrides, worker):
             port = await worker.start()
@@ -63,6 +71,7 @@ async def _serve_alone(source: Source, overrides: Overrides) -> int:
 
 
 async def _serve_supervised(source: Source, overrides: Overrides) -> int:
+    await prepare_database(source.settings)
     with (
         reserved(source.settings.server.listen) as address,
         tempfile.TemporaryDirectory(prefix="trunkline-metrics-") as metrics,
@@ -97,16 +106,19 @@ async def _serve_supervised(source: Source, overrides: Overrides) -> int:
 
 
 async def _serve_as_member(source: Source, overrides: Overrides) -> int:
-    worker = Worker(source.settings, PriceBook(), CollectorRegistry())
-    async with _watched(overrides, worker):
-        await worker.start()
-        stop = asyncio.Event()
-        stop_on_signals(stop.set)
-        stop_with_parent(stop.set)
-        sys.stdout.buffer.write(READY_LINE)
-        sys.stdout.buffer.flush()
-        await stop.wait()
-    await worker.drain()
+    clock = SystemClock()
+    metrics = Metrics(CollectorRegistry())
+    async with books_kept(source.settings, clock, metrics) as books:
+        worker = Worker(source.settings, PriceBook(), metrics, clock, books)
+        async with _watched(overrides, worker):
+            await worker.start()
+            stop = asyncio.Event()
+            stop_on_signals(stop.set)
+            stop_with_parent(stop.set)
+            sys.stdout.buffer.write(READY_LINE)
+            sys.stdout.buffer.flush()
+            await stop.wait()
+        await worker.drain()
     return 0
 
 

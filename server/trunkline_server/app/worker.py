@@ -6,7 +6,6 @@ from dataclasses import replace
 from functools import partial
 
 import structlog
-from prometheus_client import CollectorRegistry
 
 from trunkline_server.app.assembly import (
     build_keys,
@@ -16,8 +15,9 @@ from trunkline_server.app.assembly import (
     read_tls,
     server_options,
 )
+from trunkline_server.app.bookkeeping import Books
 from trunkline_server.catalogue.prices import PriceBook
-from trunkline_server.clock import SystemClock
+from trunkline_server.clock import Clock
 from trunkline_server.engine.attempt import Services
 from trunkline_server.engine.budget import RetryBudget
 from trunkline_server.engine.engine import Engine
@@ -42,11 +42,18 @@ _METRICS_AGE = 1.0
 class Worker:
     """Serves gRPC by one configuration at a time. To be made inside a running event loop."""
 
-    def __init__(self, settings: Settings, book: PriceBook, registry: CollectorRegistry) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        book: PriceBook,
+        metrics: Metrics,
+        clock: Clock,
+        books: Books | None = None,
+    ) -> None:
         self._settings = settings
         self._book = book
-        self._clock = SystemClock()
-        self._metrics = Metrics(registry)
+        self._clock = clock
+        self._metrics = metrics
         self._log = structlog.get_logger()
         self._draining = False
         self._price_timer: asyncio.TimerHandle | None = None
@@ -56,7 +63,10 @@ class Worker:
             max_connections_per_origin=settings.server.max_upstream_connections,
         )
         observer, self._close_observer = build_observer(
-            settings.telemetry, self._metrics, self._clock
+            settings.telemetry,
+            self._metrics,
+            self._clock,
+            [] if books is None else [books.recorder],
         )
         budget = settings.routing.retry_budget
         services = Services(
@@ -66,6 +76,7 @@ class Worker:
             budget=RetryBudget(budget.ratio, budget.min_per_second),
             # Choices among equals and jitter; nothing that must not be guessed.
             rng=random.Random(),  # noqa: S311
+            books=books,
         )
         self._services = services
         self._probing: asyncio.Task[None] | None = None
@@ -192,4 +203,6 @@ def _fixed(settings: Settings) -> tuple[object, ...]:
         replace(settings.server, max_concurrent_calls=0, default_deadline=0.0, drain_timeout=0.0),
         settings.telemetry,
         settings.routing.retry_budget,
+        settings.state,
+        settings.ledger,
     )

@@ -370,8 +370,10 @@ class Settings:
     # None: callers need none, where that is allowed.
     keys: Annotated[tuple[KeySettings, ...], list_of(_key)] = ()
     telemetry: Annotated[TelemetrySettings, record(TelemetrySettings)] = TelemetrySettings()
-    state: Annotated[StateSettings, record(StateSettings)] = StateSettings()
-    ledger: Annotated[LedgerSettings, record(LedgerSettings)] = LedgerSettings()
+    state: Annotated[StateSettings, record(StateSettings)] = field(default_factory=StateSettings)
+    ledger: Annotated[LedgerSettings, record(LedgerSettings)] = field(
+        default_factory=LedgerSettings
+    )
     # Not keys: the files besides the configuration that its values come from.
     files: tuple[Path, ...] = ()
 

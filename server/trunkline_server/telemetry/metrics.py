@@ -68,6 +68,19 @@ class Metrics:
         )
         self.defects = counter("internal_errors", "Calls ended by a defect.", "operation")
         self.reloads = counter("config_reloads", "Configuration reloads.", "result")
+        self.ledger_events = counter(
+            "ledger_events", "Usage events by what became of them.", "fate"
+        )
+
+        def lag(name: str, text: str) -> Gauge:
+            return Gauge(
+                f"trunkline_ledger_{name}", text, registry=registry, multiprocess_mode="livesum"
+            )
+
+        self.ledger_lag_bytes = lag("lag_bytes", "Bytes of the journal not yet in the database.")
+        self.ledger_lag_seconds = lag(
+            "lag_seconds", "For how long the database has not been level with the journal."
+        )
         self.in_flight = Gauge(
             "trunkline_calls_in_flight",
             "Calls under way.",

@@ -149,10 +149,12 @@ from trunkline.v1.inference_service_pb2_grpc import InferenceServiceStub
 from trunkline_server.app.sources import Overrides, read_source
 from trunkline_server.app.worker import Worker
 from trunkline_server.catalogue.prices import PriceBook
+from trunkline_server.clock import SystemClock
+from trunkline_server.telemetry.metrics import Metrics
 
 async def main():
     settings = read_source(Overrides(listen="127.0.0.1:0"), {}).settings
-    worker = Worker(settings, PriceBook(), CollectorRegistry())
+    worker = Worker(settings, PriceBook(), Metrics(CollectorRegistry()), SystemClock())
     port = await worker.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         await InferenceServiceStub(channel).Route(v1.RouteRequest(model="sim-large"), timeout=20)

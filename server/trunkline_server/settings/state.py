@@ -1,0 +1,34 @@
+"""The configuration of what outlives a call: databases and the ledger."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from trunkline_server.settings import values as read
+from trunkline_server.settings.secrets import Secret
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateSettings:
+    """`state`: where what outlives the process is kept."""
+
+    # sqlite:///FILE, or env:NAME or file:PATH of an address such as
+    # postgres://user:password@host/database. None: nowhere.
+    database: Annotated[Secret | None, read.dsn] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerSettings:
+    """`ledger`: an event for each call and each attempt, written before the answer leaves."""
+
+    # The folder of the journal, which the workers of a machine share. None: no ledger is kept.
+    journal: Annotated[Path | None, read.folder] = None
+    # What an answered call survives: none, the end of the process; group, the end of the machine,
+    # at the price of waiting for the disk.
+    sync: Annotated[str, read.choice("none", "group")] = "none"
+    # What becomes of calls while the journal cannot be written.
+    on_full: Annotated[str, read.choice("deny", "allow")] = "deny"
+    # The most that may wait on disk for the database.
+    max_bytes: Annotated[int, read.size(2**20, 2**50)] = 4 * 2**30
+    # How long events are kept in the database. 0: for ever.
+    retention: Annotated[float, read.duration(0, 100 * 366 * 86_400.0)] = 0.0
