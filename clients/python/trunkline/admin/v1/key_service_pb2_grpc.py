@@ -129,7 +129,8 @@ class KeyServiceServicer:
 
     def RotateKey(self, request, context):
         """RotateKey gives a key another secret and tells it, this once. The secret before opens for a
-        while longer, so that callers can change over without a failed call.
+        while longer, so that callers can change over without a failed call. It needs the
+        permission to give the roles and the tier that the key has.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -57,7 +57,8 @@ class KeyServiceStub:
     """CreateKey makes a key and tells its secret, this once."""
     RotateKey: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.RotateKeyRequest, _key_service_pb2.RotateKeyResponse]
     """RotateKey gives a key another secret and tells it, this once. The secret before opens for a
-    while longer, so that callers can change over without a failed call.
+    while longer, so that callers can change over without a failed call. It needs the
+    permission to give the roles and the tier that the key has.
     """
     RevokeKey: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.RevokeKeyRequest, _key_service_pb2.RevokeKeyResponse]
     """RevokeKey ends all secrets of a key at once and for good: a later change of its expiry
@@ -93,7 +94,8 @@ class KeyServiceAsyncStub(KeyServiceStub):
     """CreateKey makes a key and tells its secret, this once."""
     RotateKey: _aio.UnaryUnaryMultiCallable[_key_service_pb2.RotateKeyRequest, _key_service_pb2.RotateKeyResponse]  # type: ignore[assignment]
     """RotateKey gives a key another secret and tells it, this once. The secret before opens for a
-    while longer, so that callers can change over without a failed call.
+    while longer, so that callers can change over without a failed call. It needs the
+    permission to give the roles and the tier that the key has.
     """
     RevokeKey: _aio.UnaryUnaryMultiCallable[_key_service_pb2.RevokeKeyRequest, _key_service_pb2.RevokeKeyResponse]  # type: ignore[assignment]
     """RevokeKey ends all secrets of a key at once and for good: a later change of its expiry
@@ -162,7 +164,8 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_key_service_pb2.RotateKeyResponse, _abc.Awaitable[_key_service_pb2.RotateKeyResponse]]:
         """RotateKey gives a key another secret and tells it, this once. The secret before opens for a
-        while longer, so that callers can change over without a failed call.
+        while longer, so that callers can change over without a failed call. It needs the
+        permission to give the roles and the tier that the key has.
         """
 
     @_abc_1.abstractmethod

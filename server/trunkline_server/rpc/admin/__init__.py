@@ -1,0 +1,1 @@
+"""The control plane, trunkline.admin.v1, on a port of its own."""

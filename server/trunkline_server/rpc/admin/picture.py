@@ -1,0 +1,79 @@
+"""All documents that the store owns, at one revision: what a change is judged against."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import orjson
+
+from trunkline import v1
+from trunkline_server.errors import TrunklineError, Violation, invalid_fields
+from trunkline_server.rpc.admin.kinds import Kind
+from trunkline_server.rpc.admin.ports import Problem, Proposal, Resource, Resources
+
+Documents = dict[str, dict[str, dict[str, Any]]]
+
+
+class Picture:
+    """What is stored at `revision`."""
+
+    def __init__(self, revision: int, resources: Sequence[Resource]) -> None:
+        self.revision = revision
+        self._resources = {(each.kind, each.name): each for each in resources}
+        self._documents: Documents = {}
+        for each in resources:
+            self._documents.setdefault(each.kind, {})[each.name] = orjson.loads(each.body)
+
+    @classmethod
+    async def of(cls, store: Resources, kinds: Iterable[str]) -> "Picture":
+        """The present one."""
+        snapshot = await store.read_all(kinds)
+        return cls(snapshot.revision, snapshot.resources)
+
+    def find(self, kind: str, name: str) -> Resource | None:
+        """One resource; None if there is none."""
+        return self._resources.get((kind, name))
+
+    def document(self, kind: str, name: str) -> dict[str, Any]:
+        """The document of a resource that is there."""
+        return self._documents[kind][name]
+
+    def with_change(self, kind: str, name: str, document: dict[str, Any] | None) -> Proposal:
+        """The proposal that a document becomes this, or None for removed."""
+        changed = dict(self._documents)
+        of_kind = changed[kind] = dict(changed.get(kind, {}))
+        if document is None:
+            of_kind.pop(name, None)
+        else:
+            of_kind[name] = document
+        return Proposal(kind, name, document, changed)
+
+
+def refuse(kind: Kind, name: str, problems: Sequence[Problem], *, removing: bool) -> None:
+    """Raises TrunklineError for the problems of a change, if there are any: INVALID_REQUEST
+    where the document itself is wrong, FAILED_PRECONDITION where others stand in its way."""
+    if not problems:
+        return
+    own = [each for each in problems if (each.kind, each.name) == (kind.name, name)]
+    if own and not removing:
+        raise invalid_fields(
+            [
+                Violation(
+                    f"{kind.field}.{each.field}" if each.field else kind.field, each.description
+                )
+                for each in own
+            ]
+        )
+    violations = [
+        Violation(
+            f"{each.kind}[{each.name}]" + (f".{each.field}" if each.field else ""),
+            each.description,
+        )
+        for each in problems
+    ]
+    raise TrunklineError(
+        v1.ERROR_REASON_FAILED_PRECONDITION,
+        f"{kind.name} {name!r} cannot be {'removed' if removing else 'changed so'}: "
+        f"{violations[0].field}: {violations[0].description}",
+        metadata={"kind": kind.name, "name": name},
+        violations=violations,
+    )
