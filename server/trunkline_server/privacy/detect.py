@@ -185,3 +185,8 @@ def _without_overlaps(found: list[tuple[Span, int]]) -> list[Span]:
         else:
             kept.append((span, weight))
     return [span for span, _ in kept]
+
+
+def merged(surer: Iterable[Span], others: Iterable[Span]) -> list[Span]:
+    """Two lists of finds as one; where they overlap, the first list's stand."""
+    return _without_overlaps([(span, 1) for span in surer] + [(span, 0) for span in others])

@@ -1,0 +1,263 @@
+"""Reversible masking: a provider sees placeholders, the caller sees what they stand for.
+
+A placeholder is a type and a number, such as [EMAIL_ADDRESS_1]: plain enough for a model to
+copy, and of no character that JSON, HTML or Markdown would escape. Numbers follow the first
+appearance of each value; since every call of a conversation brings the history along, a value
+keeps its number from turn to turn as long as the caller keeps the beginning. Placeholders that
+stand in the messages already are not given out, so they come back as they were.
+
+What is masked: text, reasoning, transcripts, results of tools and arguments of tool calls.
+What is not: the bytes and addresses of images, sounds and files, names of speakers and tools.
+"""
+
+import re
+import sys
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
+
+import orjson
+
+from trunkline import v1
+from trunkline_server.privacy.detect import Detector
+from trunkline_server.privacy.redact import replaced
+from trunkline_server.privacy.rule import Span
+
+Find = Callable[[str], Sequence[Span]]
+
+PLACEHOLDER = re.compile(r"\[[A-Z][A-Z0-9_]{0,39}_[0-9]{1,6}\]")
+_NOT_IN_NAMES = re.compile(r"[^A-Z0-9_]")
+_STRING = r'"(?:[^"\\]|\\.)*+"'
+_JSON_STRING = re.compile(_STRING, re.DOTALL)
+# A string, or a number long enough to be somebody's.
+_JSON_TOKEN = re.compile(rf"{_STRING}|-?[0-9]{{7,}}+(?![.eE])", re.DOTALL)
+_ENDLESS = sys.maxsize
+_FIND: Find = Detector().spans
+
+
+class MaskMap:
+    """What the placeholders of one call stand for. Lives as long as the call, and no longer;
+    its repr shows no value."""
+
+    __slots__ = ("_counts", "_placeholders", "_taken", "_values")
+
+    def __init__(self, taken: Iterable[str] = ()) -> None:
+        """`taken` are placeholders that must not be given out."""
+        self._taken = frozenset(taken)
+        self._values: dict[str, str] = {}
+        self._placeholders: dict[tuple[str, str], str] = {}
+        self._counts: dict[str, int] = {}
+
+    def __repr__(self) -> str:
+        return f"MaskMap({len(self._values)} values)"
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def placeholder(self, kind: str, value: str) -> str:
+        """The placeholder of a value, the same each time."""
+        known = self._placeholders.get((kind, value))
+        if known is not None:
+            return known
+        # An analyzer may name its types otherwise than PLACEHOLDER has them.
+        name = "T" + _NOT_IN_NAMES.sub("_", kind.upper())[:38]
+        name = name if not name[1:2].isalpha() else name[1:]
+        number = self._counts.get(name, 0) + 1
+        while (made := f"[{name}_{number}]") in self._taken:
+            number += 1
+        self._counts[name] = number
+        self._placeholders[kind, value] = made
+        self._values[made] = value
+        return made
+
+    def restore(self, text: str) -> str:
+        """The text with what its placeholders stand for; unknown ones stay."""
+        if "[" not in text:
+            return text
+        return PLACEHOLDER.sub(lambda match: self._values.get(match[0], match[0]), text)
+
+    def restore_json(self, text: str) -> str:
+        """As restore, within the strings of a JSON text or a piece of one."""
+        if "[" not in text:
+            return text
+        return PLACEHOLDER.sub(self._escaped, text)
+
+    def _escaped(self, match: re.Match[str]) -> str:
+        value = self._values.get(match[0])
+        return match[0] if value is None else orjson.dumps(value).decode()[1:-1]
+
+    def restore_message(self, message: v1.Message) -> None:
+        """Restores an answer in place."""
+        for part in message.parts:
+            self.restore_part(part)
+
+    def restore_part(self, part: v1.Part) -> None:
+        """Restores one part of an answer in place."""
+        match part.WhichOneof("kind"):
+            case "text":
+                part.text = self.restore(part.text)
+            case "reasoning":
+                part.reasoning.text = self.restore(part.reasoning.text)
+            case "tool_call":
+                part.tool_call.arguments_json = self.restore_json(part.tool_call.arguments_json)
+            case "audio":
+                part.audio.transcript = self.restore(part.audio.transcript)
+
+
+def mask(messages: Sequence[v1.Message], find: Find = _FIND) -> tuple[list[v1.Message], MaskMap]:
+    """The messages with placeholders in place of what `find` finds, and the way back.
+
+    The given messages are not changed; those that hold nothing are given back as they are.
+    """
+    taken: set[str] = set()
+    for message in messages:
+        for part in message.parts:
+            _collect_taken(part, taken)
+    masker = _Masker(find, MaskMap(taken))
+    return [masker.message(message) for message in messages], masker.map
+
+
+def texts_of(messages: Sequence[v1.Message]) -> list[str]:
+    """The texts that `mask` would hand to `find`, each once, for a finder that is asked ahead."""
+    texts: dict[str, None] = {}
+
+    def note(text: str) -> tuple[Span, ...]:
+        texts[text] = None
+        return ()
+
+    mask(messages, note)
+    return list(texts)
+
+
+def _collect_taken(part: v1.Part, taken: set[str]) -> None:
+    kind = part.WhichOneof("kind")
+    if kind == "tool_result":
+        for inner in part.tool_result.parts:
+            _collect_taken(inner, taken)
+    elif kind == "tool_call":
+        taken.update(PLACEHOLDER.findall(part.tool_call.arguments_json))
+    else:
+        taken.update(PLACEHOLDER.findall(_text_of(part, kind)))
+
+
+def _text_of(part: v1.Part, kind: str | None) -> str:
+    """What a part says in plain text; empty for kinds that say nothing."""
+    match kind:
+        case "text":
+            return part.text
+        case "reasoning":
+            return part.reasoning.text
+        case "audio":
+            return part.audio.transcript
+    return ""
+
+
+class _Masker:
+    """Masks the messages of one call."""
+
+    def __init__(self, find: Find, made: MaskMap) -> None:
+        self._find = find
+        self.map = made
+
+    def message(self, message: v1.Message) -> v1.Message:
+        changed = [self._part(part) for part in message.parts]
+        if not any(part is not None for part in changed):
+            return message
+        copy = v1.Message(role=message.role, name=message.name)
+        copy.parts.extend(
+            old if new is None else new for old, new in zip(message.parts, changed, strict=True)
+        )
+        return copy
+
+    def _part(self, part: v1.Part) -> v1.Part | None:
+        """A changed copy, or None."""
+        kind = part.WhichOneof("kind")
+        if kind == "tool_result":
+            return self._tool_result(part)
+        if kind == "tool_call":
+            old = part.tool_call.arguments_json
+            new = self._json(old)
+        else:
+            old = _text_of(part, kind)
+            new = self._text(old)
+        if new == old:
+            return None
+        made = v1.Part()
+        made.CopyFrom(part)
+        match kind:
+            case "text":
+                made.text = new
+            case "reasoning":
+                made.reasoning.text = new
+            case "audio":
+                made.audio.transcript = new
+            case "tool_call":
+                made.tool_call.arguments_json = new
+        return made
+
+    def _tool_result(self, part: v1.Part) -> v1.Part | None:
+        inner = [self._part(piece) for piece in part.tool_result.parts]
+        if not any(piece is not None for piece in inner):
+            return None
+        made = v1.Part()
+        made.CopyFrom(part)
+        for place, piece in enumerate(inner):
+            if piece is not None:
+                made.tool_result.parts[place].CopyFrom(piece)
+        return made
+
+    def _text(self, text: str) -> str:
+        spans = self._find(text) if text else ()
+        if not spans:
+            return text
+        return replaced(
+            text, spans, lambda span: self.map.placeholder(span.kind, text[span.start : span.end])
+        )
+
+    def _json(self, text: str) -> str:
+        """Arguments of a tool call. The words around a value are in its key, so the text is
+        looked at whole where it holds no escapes, and string by string where it does."""
+        try:
+            orjson.loads(text)
+        except orjson.JSONDecodeError:
+            return self._text(text)
+        if "\\" not in text:
+            spans = self._find(text)
+            if not spans:
+                return text
+            tokens = [match.span() for match in _JSON_TOKEN.finditer(text)]
+            if all(_within(tokens, span) for span in spans):
+                return self._in_tokens(text, tokens, spans)
+        return _JSON_STRING.sub(self._json_string, text)
+
+    def _in_tokens(
+        self, text: str, tokens: Sequence[tuple[int, int]], spans: Sequence[Span]
+    ) -> str:
+        """In place of a number a string is put: a placeholder is no number."""
+        bare = {start: end for start, end in tokens if text[start] != '"'}
+        whole = [
+            Span(start, bare[start], span.kind) if start in bare else span
+            for span in spans
+            for start in (_start_of(tokens, span),)
+        ]
+        return replaced(text, whole, lambda span: self._json_piece(text, span, span.start in bare))
+
+    def _json_piece(self, text: str, span: Span, bare: bool) -> str:
+        made = self.map.placeholder(span.kind, text[span.start : span.end])
+        return f'"{made}"' if bare else made
+
+    def _json_string(self, match: re.Match[str]) -> str:
+        decoded = orjson.loads(match[0])
+        new = self._text(decoded)
+        return match[0] if new == decoded else orjson.dumps(new).decode()
+
+
+def _start_of(tokens: Sequence[tuple[int, int]], span: Span) -> int:
+    """Where the token that holds a span begins, or -1."""
+    place = bisect_right(tokens, (span.start, _ENDLESS)) - 1
+    if place < 0 or span.end > tokens[place][1]:
+        return -1
+    return tokens[place][0]
+
+
+def _within(tokens: Sequence[tuple[int, int]], span: Span) -> bool:
+    return _start_of(tokens, span) >= 0
