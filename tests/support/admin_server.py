@@ -1,7 +1,7 @@
 """A control plane in the test's own event loop: real sockets, real gRPC, real access rules."""
 
 import random
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -27,7 +27,9 @@ from trunkline_server.rpc.server import ServerOptions
 PATIENCE = 20.0
 
 # Keys that callers of the tests show, by the name of the caller.
-SECRETS = {name: f"tk_{name}_secret-of-{name}" for name in ("root", "reader", "acme", "nobody")}
+SECRETS = {
+    name: f"tk_{name}_secret-of-{name}" for name in ("root", "reader", "acme", "writer", "nobody")
+}
 ROLES = (
     Role(
         "acme-admin",
@@ -38,8 +40,15 @@ ROLES = (
             ),
         ),
     ),
+    Role("role-writer", (Grant(permissions=("admin.roles.write", "admin.roles.read")),)),
 )
-_ROLES_OF = {"root": "admin", "reader": "viewer", "acme": "acme-admin", "nobody": "caller"}
+_ROLES_OF = {
+    "root": "admin",
+    "reader": "viewer",
+    "acme": "acme-admin",
+    "writer": "role-writer",
+    "nobody": "caller",
+}
 
 
 class SetClock:
@@ -104,13 +113,14 @@ class CallError(Exception):
 class Client:
     """Calls the control plane as somebody, by the contract's descriptors."""
 
-    def __init__(self, channel: grpc.aio.Channel, secret: str) -> None:
+    def __init__(self, channel: grpc.aio.Channel, secret: str, target: str) -> None:
         self._channel = channel
+        self.target = target
         self._metadata = (("authorization", f"Bearer {secret}"),) if secret else ()
 
     def as_(self, name: str) -> "Client":
         """The same as another caller, or, for the empty name, as a stranger."""
-        return Client(self._channel, SECRETS.get(name, name))
+        return Client(self._channel, SECRETS.get(name, name), self.target)
 
     async def __call__(self, method: str, request: Any = None, /, **fields: Any) -> Any:
         """The answer to SERVICE.METHOD; the request is made of the fields unless given."""
@@ -130,7 +140,7 @@ class Client:
         except grpc.aio.AioRpcError as error:
             raise _failure(error) from None
 
-    async def stream(self, method: str, **fields: Any) -> AsyncIterator[Any]:
+    async def stream(self, method: str, **fields: Any) -> AsyncGenerator[Any]:
         """The answers to a streaming method."""
         path, request, answer = _method(method, None, fields)
         call = self._channel.unary_stream(path, type(request).SerializeToString, answer.FromString)
@@ -213,6 +223,7 @@ async def serving(
     port = await server.start("127.0.0.1:0")
     # Channels share connections by address, and ports are given out again.
     options = (("grpc.use_local_subchannel_pool", 1),)
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
-        yield Client(channel, SECRETS["root"])
+    target = f"127.0.0.1:{port}"
+    async with grpc.aio.insecure_channel(target, options=options) as channel:
+        yield Client(channel, SECRETS["root"], target)
     await server.stop(0)

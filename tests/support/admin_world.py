@@ -1,7 +1,8 @@
 """A control plane over stores in memory, with everything that tests look at."""
 
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,9 +23,27 @@ from tests.support.admin_stores import (
 )
 from tests.support.admin_validator import SettingsValidator
 from trunkline_server.governance.audit.chain import Act
-from trunkline_server.ledger.live import LiveEvents
+from trunkline_server.ledger.live import LiveEvents, Wanted, Watcher
 from trunkline_server.rpc.admin.resources import ResourceEngine
 from trunkline_server.rpc.admin.server import Sources
+
+
+class ObservedEvents(LiveEvents):
+    """Live events that tell when somebody watches, and when nobody does any more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.came = asyncio.Event()
+        self.went = asyncio.Event()
+
+    @contextmanager
+    def watch(self, wanted: Wanted, size: int = 1000) -> Generator[Watcher]:
+        try:
+            with super().watch(wanted, size) as watcher:
+                self.came.set()
+                yield watcher
+        finally:
+            self.went.set()
 
 
 @dataclass
@@ -39,7 +58,7 @@ class World:
     balances: MemoryBalances = field(default_factory=MemoryBalances)
     credentials: MemoryCredentials = field(default_factory=MemoryCredentials)
     audit: MemoryAudit = field(default_factory=MemoryAudit)
-    live: LiveEvents = field(default_factory=LiveEvents)
+    live: ObservedEvents = field(default_factory=ObservedEvents)
     heard: Heard = field(default_factory=Heard)
     clock: SetClock = field(default_factory=SetClock)
 
