@@ -153,13 +153,12 @@ def to_status(error: TrunklineError, report: v1.CallReport | None = None) -> sta
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromNanoseconds(round(error.retry_after * 1e9))
         details.append(retry)
-    if error.reason == v1.ERROR_REASON_QUOTA_EXCEEDED:
+    if error.reason == v1.ERROR_REASON_QUOTA_EXCEEDED or "limit" in error.metadata:
         details.append(
             error_details_pb2.QuotaFailure(
                 violations=[
                     error_details_pb2.QuotaFailure.Violation(
-                        subject=error.metadata.get("subject", error.metadata.get("provider", "")),
-                        description=error.message,
+                        subject=_subject(error.metadata), description=error.message
                     )
                 ]
             )
@@ -172,3 +171,10 @@ def to_status(error: TrunklineError, report: v1.CallReport | None = None) -> sta
         packed.Pack(detail)
         status.details.append(packed)
     return status
+
+
+def _subject(metadata: Mapping[str, str]) -> str:
+    """Whose quota it is, as google.rpc.QuotaFailure has it: its kind and its name."""
+    if "subject" in metadata:
+        return f"{metadata['scope']}:{metadata['subject']}"
+    return metadata.get("provider", "")

@@ -203,7 +203,7 @@ class TestConfigurations:
     async def test_check_accepts_the_example(self) -> None:
         text = EXAMPLE.read_text("utf-8")
         command = [str(Path(sys.executable).with_name("trunkline")), "check", str(EXAMPLE)]
-        named = dict.fromkeys(re.findall(r" env:([A-Z_]+)$", text, re.MULTILINE), "a-key")
+        named = dict.fromkeys(re.findall(r"^[^#\n]* env:([A-Z_]+)$", text, re.MULTILINE), "a-key")
         assert set(named) == {"OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY"}
         status, printed = await run(command, {**NO_KEYS, **named})
         assert status == 0, printed

@@ -76,7 +76,19 @@ def breaker_policy(breaker: BreakerSettings) -> BreakerPolicy:
 
 def build_keys(keys: Iterable[KeySettings]) -> KeyRing:
     """The keys that callers may show."""
-    return KeyRing(Key(key.name, key.hash, key.models, key.routes, key.expires) for key in keys)
+    return KeyRing(
+        Key(
+            key.name,
+            key.hash,
+            key.models,
+            key.routes,
+            key.expires,
+            tenant=key.tenant,
+            project=key.project,
+            service=key.service,
+        )
+        for key in keys
+    )
 
 
 def build_observer(

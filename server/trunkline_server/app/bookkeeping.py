@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from importlib.metadata import version
 
 from trunkline_server.clock import Clock
+from trunkline_server.engine.ports import Caller
 from trunkline_server.errors import TrunklineError
+from trunkline_server.governance.principal import Principal
 from trunkline_server.ledger.journal import JournalOptions
 from trunkline_server.ledger.ledger import Ledger, LedgerOptions
-from trunkline_server.ledger.recorder import Origin, Recorder
+from trunkline_server.ledger.recorder import Origin, Owner, Recorder
 from trunkline_server.ledger.retention import Retention, RetentionOptions
 from trunkline_server.settings import ConfigError, Problem, Settings
 from trunkline_server.store.address import InvalidDsnError, open_database
@@ -34,6 +36,7 @@ class Books:
 
     ledger: Ledger
     recorder: Recorder
+    usage: UsageTable
 
     def admit(self) -> None:
         """As engine.ports.Books."""
@@ -117,13 +120,19 @@ async def books_kept(
         retention = Retention(usage, clock, RetentionOptions(keep=wanted.retention))
         deleting = asyncio.create_task(retention.run()) if wanted.retention else None
         try:
-            yield Books(ledger, Recorder(ledger.write, clock, origin))
+            yield Books(ledger, Recorder(ledger.write, clock, origin, owner_of=_owner), usage)
         finally:
             if deleting is not None:
                 deleting.cancel()
             await ledger.close()
     finally:
         await database.close()
+
+
+def _owner(caller: Caller) -> Owner:
+    if not isinstance(caller, Principal):
+        return Owner()
+    return Owner(caller.tenant, caller.project, caller.tier, caller.service)
 
 
 async def _check_schema(database: Database, log: LedgerLog) -> None:

@@ -13,6 +13,7 @@ from trunkline_server.app.addresses import require_free, reserved, split_address
 from trunkline_server.app.banner import banner
 from trunkline_server.app.bookkeeping import books_kept, prepare_database
 from trunkline_server.app.lifeline import on_hangup, stop_on_signals, stop_with_parent
+from trunkline_server.app.quotas import quotas_kept
 from trunkline_server.app.sources import Origin, Overrides, Source, overridden, read_source
 from trunkline_server.app.supervisor import READY_LINE, Supervisor
 from trunkline_server.app.worker import DRAIN_NOTICE, Worker
@@ -55,8 +56,9 @@ async def _serve_alone(source: Source, overrides: Overrides) -> int:
     async with (
         _simulator(source, overrides),
         books_kept(source.settings, clock, metrics) as books,
+        quotas_kept(source.settings, clock, metrics, books) as quotas,
     ):
-        worker = Worker(source.settings, PriceBook(), metrics, clock, books)
+        worker = Worker(source.settings, PriceBook(), metrics, clock, books=books, quotas=quotas)
         ops = OpsServer(lambda: registry, worker.unready)
         async with _watched(overrides, worker):
             port = await worker.start()
@@ -108,8 +110,11 @@ async def _serve_supervised(source: Source, overrides: Overrides) -> int:
 async def _serve_as_member(source: Source, overrides: Overrides) -> int:
     clock = SystemClock()
     metrics = Metrics(CollectorRegistry())
-    async with books_kept(source.settings, clock, metrics) as books:
-        worker = Worker(source.settings, PriceBook(), metrics, clock, books)
+    async with (
+        books_kept(source.settings, clock, metrics) as books,
+        quotas_kept(source.settings, clock, metrics, books) as quotas,
+    ):
+        worker = Worker(source.settings, PriceBook(), metrics, clock, books=books, quotas=quotas)
         async with _watched(overrides, worker):
             await worker.start()
             stop = asyncio.Event()

@@ -16,6 +16,7 @@ from trunkline_server.app.assembly import (
     server_options,
 )
 from trunkline_server.app.bookkeeping import Books
+from trunkline_server.app.quotas import Quotas
 from trunkline_server.catalogue.prices import PriceBook
 from trunkline_server.clock import Clock
 from trunkline_server.engine.attempt import Services
@@ -48,12 +49,15 @@ class Worker:
         book: PriceBook,
         metrics: Metrics,
         clock: Clock,
+        *,
         books: Books | None = None,
+        quotas: Quotas | None = None,
     ) -> None:
         self._settings = settings
         self._book = book
         self._clock = clock
         self._metrics = metrics
+        self._quotas = quotas
         self._log = structlog.get_logger()
         self._draining = False
         self._price_timer: asyncio.TimerHandle | None = None
@@ -77,6 +81,7 @@ class Worker:
             # Choices among equals and jitter; nothing that must not be guessed.
             rng=random.Random(),  # noqa: S311
             books=books,
+            admission=quotas,
         )
         self._services = services
         self._probing: asyncio.Task[None] | None = None
@@ -123,6 +128,8 @@ class Worker:
         keys = build_keys(settings.keys)
         before, self._settings = self._settings, settings
         self.engine.table = table
+        if self._quotas is not None:
+            self._quotas.configure(settings)
         self._await_next_prices()
         self._probe()
         self._servicer.keys = keys

@@ -9,7 +9,7 @@ from trunkline_server.clock import Clock
 from trunkline_server.engine.budget import RetryBudget
 from trunkline_server.engine.call import Call
 from trunkline_server.engine.needs import estimate_usage
-from trunkline_server.engine.ports import Books, Observer
+from trunkline_server.engine.ports import Admission, Books, Observer
 from trunkline_server.engine.table import Endpoint, Table
 from trunkline_server.engine.verdict import Blame, verdict_on
 from trunkline_server.errors import TrunklineError, UpstreamError
@@ -34,6 +34,8 @@ class Services:
     rng: random.Random
     # None: nobody keeps books.
     books: Books | None = None
+    # None: nothing is limited.
+    admission: Admission | None = None
 
 
 class Attempt:

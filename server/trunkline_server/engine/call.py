@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from trunkline import v1
-from trunkline_server.engine.ports import Caller
+from trunkline_server.engine.ports import Caller, Grant
 from trunkline_server.engine.table import Table
 from trunkline_server.routing.plan import Plan
 
@@ -38,6 +38,7 @@ class Call:
     begins_trace: bool = False
 
     course: Course | None = None
+    grant: Grant | None = None
     decision: v1.Decision | None = None
     attempts: list[v1.Attempt] = field(default_factory=list)
     usage: v1.Usage | None = None
@@ -79,6 +80,15 @@ def total_cost(attempts: Sequence[v1.Attempt]) -> v1.Cost:
             total.unpriced |= cost.unpriced
             total.estimated |= cost.estimated
     return total
+
+
+def total_tokens(attempts: Sequence[v1.Attempt]) -> int:
+    """The tokens that all attempts read and wrote together."""
+    return sum(
+        attempt.usage.input_tokens + attempt.usage.output_tokens
+        for attempt in attempts
+        if attempt.HasField("usage")
+    )
 
 
 _COUNTS = tuple(

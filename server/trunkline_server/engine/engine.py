@@ -5,7 +5,7 @@ import asyncio
 
 from trunkline import v1
 from trunkline_server.engine.attempt import Services
-from trunkline_server.engine.call import Call, Course, total_cost
+from trunkline_server.engine.call import Call, Course, total_cost, total_tokens
 from trunkline_server.engine.needs import embed_query, generate_query, route_query, unmet_needs
 from trunkline_server.engine.operations import EMBED, GENERATE
 from trunkline_server.engine.ports import Caller
@@ -42,6 +42,7 @@ class Engine:
             self._admit(request)
             permitted = self._table.permitted_models(call.caller, request.model)
             course = self._plan(call, generate_query(request, False, permitted))
+            await self._reserve(call, course)
             loop = UnaryLoop(self._services, course, GENERATE, request, call)
             target, response = await loop.run(_hedge(request))
             call.finish_reason = response.finish_reason
@@ -59,6 +60,7 @@ class Engine:
             self._admit(request)
             permitted = self._table.permitted_models(call.caller, request.model)
             course = self._plan(call, embed_query(request, permitted))
+            await self._reserve(call, course)
             loop = UnaryLoop(self._services, course, EMBED, request, call)
             target, response = await loop.run(_hedge(request))
             self._complete(call, course, target, response)
@@ -78,6 +80,7 @@ class Engine:
             self._admit(request)
             permitted = self._table.permitted_models(call.caller, request.model)
             course = self._plan(call, generate_query(request, True, permitted))
+            await self._reserve(call, course)
 
             def opening(target: Deployment, model: str) -> v1.StreamStart:
                 start = v1.StreamStart(
@@ -145,6 +148,11 @@ class Engine:
         if self._services.books is not None:
             self._services.books.admit()
 
+    async def _reserve(self, call: Call, course: Course) -> None:
+        admission = self._services.admission
+        if admission is not None and admission.active:
+            call.grant = await admission.admit(call, course.plan)
+
     async def _close(self, call: Call) -> None:
         """Closes the books of a call that succeeded, and waits until they are safe."""
         self._end(call)
@@ -157,6 +165,9 @@ class Engine:
         call.ended = services.clock.monotonic()
         if call.cost is None and call.attempts:
             call.cost = total_cost(call.attempts)
+        if call.grant is not None:
+            cost = 0 if call.cost is None else call.cost.total
+            call.grant.settle(total_tokens(call.attempts), cost)
         if failure is None or isinstance(failure, TrunklineError):
             error = failure
         elif isinstance(failure, asyncio.CancelledError):

@@ -8,6 +8,7 @@ from trunkline_server.routing.snapshot import Deployment
 
 if TYPE_CHECKING:
     from trunkline_server.engine.call import Call
+    from trunkline_server.routing.plan import Plan
 
 
 class Caller(Protocol):
@@ -38,6 +39,27 @@ class Observer(Protocol):
 
     def call_ended(self, call: "Call", error: TrunklineError | None) -> None:
         """A call is over; `call` is complete."""
+        ...
+
+
+class Grant(Protocol):
+    """What a call holds of limits and budgets."""
+
+    def settle(self, tokens: int, cost_nanos: int) -> None:
+        """The call is over, having consumed this. Never blocks, never raises."""
+        ...
+
+
+class Admission(Protocol):
+    """Limits and budgets."""
+
+    @property
+    def active(self) -> bool:
+        """Whether there are any; if not, nobody is to be asked."""
+        ...
+
+    async def admit(self, call: "Call", plan: "Plan") -> Grant:
+        """Reserves the most that a call may consume. Raises TrunklineError."""
         ...
 
 

@@ -9,6 +9,7 @@ from trunkline_server.settings.problems import (
     Problem,
     suggestion,
 )
+from trunkline_server.settings.quotas import BudgetSettings, LimitSettings
 from trunkline_server.settings.records import list_of, map_of, record
 from trunkline_server.settings.schema import (
     NO_HEDGE,
@@ -40,6 +41,7 @@ __all__ = [
     "AuthSettings",
     "BalanceSettings",
     "BreakerSettings",
+    "BudgetSettings",
     "CapabilitySettings",
     "ConfigError",
     "DeploymentSettings",
@@ -48,6 +50,7 @@ __all__ = [
     "KeySettings",
     "Known",
     "LedgerSettings",
+    "LimitSettings",
     "PolicySettings",
     "PriceSettings",
     "ProbeSettings",

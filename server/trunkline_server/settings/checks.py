@@ -18,6 +18,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+-]{0,127}\Z")
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+/-]{0,127}\Z")
 _ROUTE_PREFIX = "route:"
 
+# Budgets are counted in nanos by programs whose numbers are doubles.
+_MOST_DOLLARS = 9_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class ProviderKind:
@@ -54,6 +57,7 @@ def check_settings(settings: Settings, known: Known, lines: Mapping[str, int]) -
         *_keys(settings),
         *_timings(settings),
         *_ledger(settings),
+        *_quotas(settings),
     )
     for path, message in complaints:
         yield Problem(_line(path, lines), path, message)
@@ -239,3 +243,18 @@ def _timings(settings: Settings) -> Iterator[Complaint]:
 def _ledger(settings: Settings) -> Iterator[Complaint]:
     if settings.ledger.journal is not None and settings.state.database is None:
         yield "ledger.journal", "needs state.database, where events go from there"
+
+
+def _quotas(settings: Settings) -> Iterator[Complaint]:
+    counted = [*(f"limits.{name}" for name in settings.limits)]
+    counted += [f"budgets.{name}" for name in settings.budgets]
+    if counted and settings.server.workers > 1 and settings.state.redis is None:
+        yield counted[0], "would be counted by each worker alone; set state.redis, or workers: 1"
+    for name, budget in settings.budgets.items():
+        path = f"budgets.{name}"
+        if budget.period == "rolling" and budget.window < 1:
+            yield f"{path}.window", "is how far a rolling budget looks back; write such as 30d"
+        if budget.period != "rolling" and budget.window:
+            yield f"{path}.window", "is for rolling budgets"
+        if not 0 < budget.amount <= _MOST_DOLLARS:
+            yield f"{path}.amount", f"must be above 0 and at most {_MOST_DOLLARS:,} dollars"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated
 
 from trunkline_server.settings import values as read
+from trunkline_server.settings.quotas import BudgetSettings, LimitSettings
 from trunkline_server.settings.records import blank, list_of, map_of, record
 from trunkline_server.settings.secrets import Secret
 from trunkline_server.settings.state import LedgerSettings, StateSettings
@@ -321,6 +322,10 @@ class KeySettings:
     routes: Annotated[tuple[str, ...], read.texts] = ("*",)
     # Unix seconds; in the file a date or a time. None: never.
     expires: Annotated[float | None, read.moment] = None
+    # Who pays, for limits, budgets and the ledger. Empty: nobody in particular.
+    tenant: Annotated[str, read.text] = ""
+    project: Annotated[str, read.text] = ""
+    service: Annotated[str, read.text] = ""
 
 
 def _key(node: Node, context: Context) -> KeySettings:
@@ -373,6 +378,13 @@ class Settings:
     state: Annotated[StateSettings, record(StateSettings)] = field(default_factory=StateSettings)
     ledger: Annotated[LedgerSettings, record(LedgerSettings)] = field(
         default_factory=LedgerSettings
+    )
+    # By name.
+    limits: Annotated[dict[str, LimitSettings], map_of(record(LimitSettings))] = field(
+        default_factory=dict
+    )
+    budgets: Annotated[dict[str, BudgetSettings], map_of(record(BudgetSettings))] = field(
+        default_factory=dict
     )
     # Not keys: the files besides the configuration that its values come from.
     files: tuple[Path, ...] = ()

@@ -15,6 +15,13 @@ class StateSettings:
     # sqlite:///FILE, or env:NAME or file:PATH of an address such as
     # postgres://user:password@host/database. None: nowhere.
     database: Annotated[Secret | None, read.dsn] = None
+    # redis://host:6379, rediss:// for TLS, redis+sentinel:// or redis+cluster://, or a reference.
+    # Limits and budgets are counted there for all workers and replicas. None: each worker alone.
+    redis: Annotated[Secret | None, read.dsn] = None
+    # What holds for limits and for budgets while it is away: local, each replica enforces its
+    # share; deny; or allow.
+    limits_on_outage: Annotated[str, read.choice("local", "deny", "allow")] = "local"
+    budgets_on_outage: Annotated[str, read.choice("local", "deny", "allow")] = "local"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -43,6 +43,8 @@ _NO_TABLE = "no such table"
 # How long a statement is asked to stop, and how often.
 _STOP_SECONDS = 2.0
 _STOP_AGAIN_SECONDS = 0.01
+# Between two attempts at switching a file that others switch too. Seconds.
+_BETWEEN_SWITCHES = 0.01
 # Rows of a stream that are fetched at once.
 _BATCH = 500
 _PLACEHOLDER = re.compile(r"\$(\d+)")
@@ -284,7 +286,7 @@ class _Lanes:
                     await connection.execute("PRAGMA query_only = ON")
                 else:
                     # Readers and the writer do not wait for each other.
-                    await connection.execute("PRAGMA journal_mode = WAL")
+                    await _write_ahead(connection, wait)
                     # What is committed survives the machine's crash.
                     await connection.execute("PRAGMA synchronous = FULL")
                     await connection.execute("PRAGMA foreign_keys = ON")
@@ -292,6 +294,25 @@ class _Lanes:
                 await connection.close()
                 raise
         return connection
+
+
+async def _write_ahead(connection: aiosqlite.Connection, seconds: float) -> None:
+    """Switches the file to write-ahead logging, unless it is so already.
+
+    Where several do this to a new file at once, SQLite tells those that come second that it is
+    locked without waiting: two that wait for one another's lock would never go on.
+    """
+    deadline = asyncio.get_running_loop().time() + seconds
+    while True:
+        try:
+            await connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            busy = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+            if not busy or asyncio.get_running_loop().time() >= deadline:
+                raise
+        else:
+            return
+        await asyncio.sleep(_BETWEEN_SWITCHES)
 
 
 @contextmanager

@@ -72,6 +72,19 @@ class Metrics:
             "ledger_events", "Usage events by what became of them.", "fate"
         )
 
+        self.budget_thresholds = counter(
+            "budget_thresholds", "Soft thresholds passed.", "budget", "threshold"
+        )
+        self.settlements_lost = counter(
+            "settlements_lost", "Corrections of limits and budgets that were dropped."
+        )
+        self.quota_outage = Gauge(
+            "trunkline_quota_outage",
+            "Whether the shared counters of limits and budgets are away.",
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
+
         def lag(name: str, text: str) -> Gauge:
             return Gauge(
                 f"trunkline_ledger_{name}", text, registry=registry, multiprocess_mode="livesum"

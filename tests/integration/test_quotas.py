@@ -1,0 +1,173 @@
+"""Limits and budgets of a running router: alone, and shared by replicas through Redis."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2
+
+from tests.support.fault_server import FaultServer, hang, read_request
+from tests.support.process import router_process
+from tests.support.router import PATIENCE, ask, channel_to, detail, reason
+from trunkline import v1
+from trunkline.v1.inference_service_pb2_grpc import InferenceServiceStub
+from trunkline_server.simulator.app import Simulator
+
+KEY = "tk_of_the_team"
+BEARER = (("authorization", f"Bearer {KEY}"),)
+ENV = {"TEST_KEY": "sk-test"}
+
+
+@pytest.fixture
+async def simulator() -> AsyncGenerator[Simulator]:
+    async with Simulator(port=0) as running:
+        yield running
+
+
+def config(folder: Path, upstream: str, *more: str) -> str:
+    path = folder / "trunkline.yaml"
+    digest = hashlib.sha256(KEY.encode()).hexdigest()
+    lines = [
+        "providers:",
+        f"  sim: {{kind: openai, base_url: '{upstream}/openai/v1', api_key: 'env:TEST_KEY'}}",
+        "deployments:",
+        "  - {name: d, provider: sim, model: sim-large, capabilities: [chat, streaming],",
+        "     max_output_tokens: 500, price: {input: '2', output: '8'}}",
+        f"keys: [{{name: team, hash: 'sha256:{digest}', tenant: acme, project: search}}]",
+        *more,
+    ]
+    path.write_text("\n".join(lines) + "\n")
+    return str(path)
+
+
+async def outcomes(
+    addresses: list[str], calls: int
+) -> tuple[list[v1.GenerateResponse], list[grpc.aio.AioRpcError]]:
+    """Calls at the same time, in turn to each of the addresses: answers and failures."""
+    channels = [channel_to(address) for address in addresses]
+    stubs = [InferenceServiceStub(channel) for channel in channels]
+    found = await asyncio.gather(
+        *(
+            stubs[number % len(stubs)].Generate(
+                ask(f"number {number}", model="sim-large"), timeout=PATIENCE, metadata=BEARER
+            )
+            for number in range(calls)
+        ),
+        return_exceptions=True,
+    )
+    for channel in channels:
+        await channel.close()
+    failures = [each for each in found if isinstance(each, grpc.aio.AioRpcError)]
+    answers = [each for each in found if isinstance(each, v1.GenerateResponse)]
+    assert len(answers) + len(failures) == calls, found
+    return answers, failures
+
+
+async def test_a_limit_of_requests_names_itself_and_says_when(
+    tmp_path: Path, simulator: Simulator
+) -> None:
+    limit = "limits: {slow: {measure: requests, scope: project, amount: 5, per: hour}}"
+    async with router_process(
+        "--config", config(tmp_path, simulator.url, limit), env=ENV
+    ) as router:
+        answers, failures = await outcomes([router.address], 8)
+    assert len(answers) == 5
+    for failure in failures:
+        assert failure.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert reason(failure) == v1.ERROR_REASON_RATE_LIMIT
+        assert detail(failure, error_details_pb2.ErrorInfo).metadata["limit"] == "slow"
+        pause = detail(failure, error_details_pb2.RetryInfo).retry_delay.ToTimedelta()
+        assert 0 < pause.total_seconds() <= 3600 / 5
+        (told,) = detail(failure, error_details_pb2.QuotaFailure).violations
+        assert told.subject == "project:search"
+
+
+# Each call may cost 500 output tokens, 4 thousandths of a dollar, and a little input.
+THREE_CALLS = "budgets: {team: {scope: tenant, amount: '0.0125', thresholds: [0.01]}}"
+
+
+async def test_a_budget_gives_back_what_a_call_did_not_use(
+    tmp_path: Path, simulator: Simulator
+) -> None:
+    path = config(tmp_path, simulator.url, THREE_CALLS)
+    async with router_process("--config", path, env=ENV) as router:
+        answers = []
+        for _ in range(8):
+            answered, refused = await outcomes([router.address], 1)
+            assert refused == []
+            answers += answered
+        line = await router.logged("budget threshold passed")
+    assert 125_000 < sum(answer.cost.total for answer in answers) <= 12_500_000
+    assert (line["budget"], line["threshold"], line["amount_usd"]) == ("team", 0.01, 0.0125)
+
+
+async def test_a_budget_holds_the_worst_case_of_calls_under_way(tmp_path: Path) -> None:
+    async with FaultServer([read_request, hang]) as upstream:
+        path = config(tmp_path, upstream.url, THREE_CALLS)
+        async with router_process("--config", path, env=ENV) as router:
+            waiting = asyncio.create_task(outcomes([router.address], 3))
+            await upstream.until(lambda: len(upstream.requests) == 3)
+            _, (failure,) = await outcomes([router.address], 1)
+            waiting.cancel()
+    assert reason(failure) == v1.ERROR_REASON_QUOTA_EXCEEDED
+    (told,) = detail(failure, error_details_pb2.QuotaFailure).violations
+    assert told.subject == "tenant:acme"
+
+
+async def test_replicas_share_an_exact_limit_and_budget_through_redis(
+    tmp_path: Path, simulator: Simulator, redis_url: str
+) -> None:
+    more = (
+        "limits: {few: {measure: requests, scope: key, amount: 20, per: day}}",
+        "budgets: {team: {scope: project, amount: '10'}}",
+        "state: {redis: 'env:REDIS'}",
+    )
+    path = config(tmp_path, simulator.url, *more)
+    env = {**ENV, "REDIS": redis_url}
+    async with (
+        router_process("--config", path, env=env) as one,
+        router_process("--config", path, env=env) as two,
+        router_process("--config", path, "--workers", "2", env=env) as three,
+    ):
+        addresses = [one.address, two.address, three.address]
+        answers, failures = await outcomes(addresses, 60)
+    assert len(answers) == 20
+    assert {reason(failure) for failure in failures} == {v1.ERROR_REASON_RATE_LIMIT}
+
+
+async def test_a_redis_that_is_away_is_told_and_calls_go_on(
+    tmp_path: Path, simulator: Simulator
+) -> None:
+    more = (
+        "limits: {few: {measure: requests, scope: key, amount: 20, per: day}}",
+        "state: {redis: 'redis://127.0.0.1:1'}",
+    )
+    async with router_process(
+        "--config", config(tmp_path, simulator.url, *more), env=ENV
+    ) as router:
+        answers, failures = await outcomes([router.address], 5)
+        line = await router.logged("shared counters are away")
+        _, metrics = await router.get("/metrics")
+    assert (len(answers), failures) == (5, [])
+    assert line["mode"] == "local"
+    assert "trunkline_quota_outage 1.0" in metrics
+
+
+async def test_limits_come_and_go_with_the_configuration(
+    tmp_path: Path, simulator: Simulator
+) -> None:
+    path = config(tmp_path, simulator.url)
+    limit = "limits: {none: {measure: concurrency, scope: tenant, amount: 1}}"
+    async with router_process("--config", path, env=ENV) as router:
+        free, _ = await outcomes([router.address], 10)
+        config(tmp_path, simulator.url, limit)
+        await router.logged("configuration reloaded")
+        _, refused = await outcomes([router.address], 10)
+        config(tmp_path, simulator.url)
+        await router.logged("configuration reloaded", 2)
+        again, _ = await outcomes([router.address], 10)
+    assert (len(free), len(again)) == (10, 10)
+    assert refused
