@@ -33,7 +33,6 @@ from trunkline_server.rpc.admin.ports import (
     Canary,
     Change,
     HealthRow,
-    Refusals,
     SecretInfo,
     SecretText,
     SecretVersion,
@@ -42,17 +41,6 @@ from trunkline_server.rpc.admin.ports import (
 
 class MissingError(Exception):
     """There is no such resource."""
-
-
-class ExistsError(Exception):
-    """There is one already."""
-
-
-class StaleError(Exception):
-    """Its etag is another one."""
-
-
-REFUSALS = Refusals(MissingError, ExistsError, StaleError)
 
 
 @dataclass(frozen=True)
@@ -149,17 +137,15 @@ class MemoryChange:
 
     async def create(self, kind: str, name: str, body: bytes, *, tenant: str = "") -> Stored:
         if (kind, name) in self.rows:
-            raise ExistsError
+            raise KeyError(name)
         number = next(self._numbers)
         at = number * 1_000_000
         row = Stored(kind, name, tenant, f"e{number}", self.revision, body, at, at)
         self.rows[kind, name] = row
         return row
 
-    async def update(self, kind: str, name: str, body: bytes, *, etag: str | None = None) -> Stored:
+    async def update(self, kind: str, name: str, body: bytes) -> Stored:
         row = found(self.rows, kind, name)
-        if etag not in {None, row.etag}:
-            raise StaleError
         number = next(self._numbers)
         row = replace(
             row,
@@ -171,9 +157,8 @@ class MemoryChange:
         self.rows[kind, name] = row
         return row
 
-    async def delete(self, kind: str, name: str, *, etag: str | None = None) -> None:
-        if etag not in {None, found(self.rows, kind, name).etag}:
-            raise StaleError
+    async def delete(self, kind: str, name: str) -> None:
+        found(self.rows, kind, name)
         del self.rows[kind, name]
 
 

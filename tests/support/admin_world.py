@@ -10,7 +10,6 @@ from opentelemetry.trace import TracerProvider
 
 from tests.support.admin_server import Client, Heard, SetClock, access, serving
 from tests.support.admin_stores import (
-    REFUSALS,
     AwayUsage,
     FileCheckpoints,
     MemoryAudit,
@@ -20,6 +19,7 @@ from tests.support.admin_stores import (
     MemoryResources,
     MemoryTable,
     MemoryTrail,
+    MissingError,
 )
 from tests.support.admin_validator import SettingsValidator
 from trunkline_server.governance.audit.chain import Act
@@ -69,7 +69,7 @@ class World:
 
     def sources(self) -> Sources:
         """What the services are made of."""
-        engine = ResourceEngine(self.resources, REFUSALS, self.files, SettingsValidator())
+        engine = ResourceEngine(self.resources, MissingError, self.files, SettingsValidator())
         return Sources(
             engine=engine,
             table=self.table,

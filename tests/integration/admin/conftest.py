@@ -19,25 +19,19 @@ from tests.support.admin_validator import SettingsValidator
 from trunkline_server.clock import SystemClock
 from trunkline_server.governance.audit.chain import Act, linking
 from trunkline_server.ledger.live import LiveEvents
-from trunkline_server.rpc.admin.ports import Change, Refusals
+from trunkline_server.rpc.admin.ports import Change
 from trunkline_server.rpc.admin.resources import ResourceEngine
 from trunkline_server.rpc.admin.server import Sources
 from trunkline_server.store.address import open_database
 from trunkline_server.store.audit import SqlAuditStore
 from trunkline_server.store.database import Database, Dialect, Limits
 from trunkline_server.store.migrate import upgrade
-from trunkline_server.store.resources import (
-    EtagMismatchError,
-    ResourceExistsError,
-    ResourceNotFoundError,
-    ResourceStore,
-)
+from trunkline_server.store.resources import ResourceNotFoundError, ResourceStore
 from trunkline_server.store.usage_postgres import PostgresUsage
 from trunkline_server.store.usage_sql import UsageTable
 from trunkline_server.store.usage_sqlite import SqliteUsage
 
 FIELD = "state.database"
-REFUSALS = Refusals(ResourceNotFoundError, ResourceExistsError, EtagMismatchError)
 # Writers wait for each other, on a machine that may be busy.
 PATIENT = Limits(acquire=30.0, statement=30.0)
 
@@ -77,7 +71,7 @@ async def replica_on(database: Database, directory: Path) -> AsyncGenerator[Repl
     table = PostgresUsage if database.dialect is Dialect.POSTGRES else SqliteUsage
     usage: UsageTable = table(database)
     sources = Sources(
-        engine=ResourceEngine(resources, REFUSALS, MemoryFiles(), SettingsValidator()),
+        engine=ResourceEngine(resources, ResourceNotFoundError, MemoryFiles(), SettingsValidator()),
         table=MemoryTable(),
         balances=MemoryBalances(),
         usage=usage,

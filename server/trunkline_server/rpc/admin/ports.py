@@ -66,9 +66,10 @@ class Snapshot(Protocol):
 
 
 class Change(Protocol):
-    """Changes under one revision, the next after the last. They raise Refusals.
+    """Changes under one revision, the next after the last.
 
-    `transaction` is what makes them one, for what others write with them.
+    What is not there to be changed raises the store's own exception. `transaction` is what makes
+    them one, for what others write with them.
     """
 
     @property
@@ -80,14 +81,12 @@ class Change(Protocol):
         """Stores a new resource."""
         ...
 
-    async def update(
-        self, kind: str, name: str, body: bytes, *, etag: str | None = None
-    ) -> Resource:
-        """Replaces a body, if the etag, when one is given, is still the resource's."""
+    async def update(self, kind: str, name: str, body: bytes) -> Resource:
+        """Replaces a body."""
         ...
 
-    async def delete(self, kind: str, name: str, *, etag: str | None = None) -> None:
-        """Removes a resource, likewise."""
+    async def delete(self, kind: str, name: str) -> None:
+        """Removes a resource."""
         ...
 
 
@@ -95,7 +94,7 @@ class Resources(Protocol):
     """The store of documents."""
 
     async def get(self, kind: str, name: str) -> Resource:
-        """One resource; raises Refusals.missing."""
+        """One resource; what is not there raises the store's own exception."""
         ...
 
     async def list(
@@ -118,16 +117,6 @@ class Resources(Protocol):
     def change(self) -> AbstractAsyncContextManager[Change]:
         """Changes that are made together when the block ends, or, if it raises, not at all."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Refusals:
-    """The exceptions by which a store says that a resource is not there, that there is one
-    already, and that its etag is another one."""
-
-    missing: type[Exception]
-    exists: type[Exception]
-    stale: type[Exception]
 
 
 class Configured(Protocol):

@@ -31,7 +31,7 @@ class Drains:
         """The drain of a provider or deployment, if there is one."""
         try:
             resource = await self._engine.store.get(DRAINS, f"{kind.name}/{name}")
-        except self._engine.refusals.missing:
+        except self._engine.missing:
             return None
         return _drain(resource)
 
@@ -50,7 +50,7 @@ class Drains:
         async with self._engine.store.change() as change:
             try:
                 stored = await change.update(DRAINS, target, body)
-            except self._engine.refusals.missing:
+            except self._engine.missing:
                 stored = await change.create(DRAINS, target, body)
             details = {"reason": reason}
             await call.record_within(change, f"admin.{kind.name}.drain", target, details=details)
@@ -65,7 +65,7 @@ class Drains:
             async with self._engine.store.change() as change:
                 await change.delete(DRAINS, target)
                 await call.record_within(change, f"admin.{kind.name}.undrain", target)
-        except self._engine.refusals.missing:
+        except self._engine.missing:
             return  # Somebody else was faster.
 
     async def _permitted(self, call: Call, kind: Kind, name: str) -> str:

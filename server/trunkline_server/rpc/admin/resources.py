@@ -2,8 +2,8 @@
 
 import asyncio
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,14 +21,13 @@ from trunkline_server.rpc.admin.picture import Picture, refuse
 from trunkline_server.rpc.admin.ports import (
     Change,
     Configured,
-    Refusals,
     Resource,
     Resources,
     Validator,
 )
 
-# Changes by other replicas that one change gives way to before it gives up.
-_TRIES = 10
+# Changes by other replicas that a change gives way to before it makes them wait.
+_TRIES = 3
 # Names stand in model strings, metric labels and log lines.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+-]{0,127}\Z")
 _NAME_WITH_SLASHES = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+/-]{0,127}\Z")
@@ -58,12 +57,11 @@ class _Plan:
 
 @dataclass(frozen=True, slots=True)
 class _Aim:
-    """What a call is to do to which resource; an empty etag asks nothing."""
+    """What a call is to do to which resource."""
 
     call: Call
     kind: Kind
     name: str
-    etag: str
     act: str
 
 
@@ -75,14 +73,20 @@ class ResourceEngine:
     """Serves every kind of KINDS.
 
     A change is judged against all that is stored at a revision, and made only as the very next
-    one, so that no two changes are stored that do not fit together.
+    one, so that no two changes are stored that do not fit together. Judging takes its time, and
+    keeps others waiting only where they have come in between too often.
     """
 
     def __init__(
-        self, store: Resources, refusals: Refusals, files: Configured, validator: Validator
+        self,
+        store: Resources,
+        missing: type[Exception],
+        files: Configured,
+        validator: Validator,
     ) -> None:
+        """`missing` is what the store raises for a resource that is not there."""
         self.store = store
-        self.refusals = refusals
+        self.missing = missing
         self._files = files
         self._validator = validator
         # Changes of this process do not overtake one another.
@@ -133,8 +137,10 @@ class ResourceEngine:
             if document is None:
                 raise missing(kind.name, name)
             return _read(kind, name, document)
-        with self._told(kind, name):
+        try:
             return _found(kind, await self.store.get(kind.name, name))
+        except self.missing:
+            raise missing(kind.name, name) from None
 
     async def create(
         self, call: Call, kind: Kind, message: Any, extra: Mapping[str, Any] | None = None
@@ -153,7 +159,7 @@ class ResourceEngine:
                 raise taken(kind.name, name)
             return _Plan(None, document, tenant)
 
-        return await self._change(_Aim(call, kind, name, "", "create"), judge)
+        return await self._change(_Aim(call, kind, name, "create"), judge)
 
     async def update(self, call: Call, kind: Kind, message: Any, mask: Sequence[str]) -> Any:
         """Changes the fields of a mask to those of a message, and gives the message stored."""
@@ -189,7 +195,7 @@ class ResourceEngine:
             before, found = self._present(call, kind, name, etag, picture)
             return _Plan(before, edit(found), found.tenant)
 
-        return await self._change(_Aim(call, kind, name, etag, act), judge)
+        return await self._change(_Aim(call, kind, name, act), judge)
 
     async def delete(self, call: Call, kind: Kind, name: str, etag: str) -> None:
         """Removes a resource and its companions."""
@@ -198,7 +204,7 @@ class ResourceEngine:
             before, found = self._present(call, kind, name, etag, picture)
             return _Plan(before, None, found.tenant)
 
-        await self._change(_Aim(call, kind, name, etag, "delete"), judge)
+        await self._change(_Aim(call, kind, name, "delete"), judge)
 
     async def _change(self, aim: _Aim, judge: Callable[[Picture], _Plan]) -> Any:
         """Makes a change that is permitted and would load; gives the message stored."""
@@ -207,52 +213,56 @@ class ResourceEngine:
             raise invalid("name", "is empty")
         if self._files.owns(kind.name):
             self._admit(aim.call, kind, name)
-        owned = [each for each in KINDS if not self._files.owns(each)]
         async with self._turn:
             for _ in range(_TRIES):
-                picture = await Picture.of(self.store, owned)
-                plan = judge(picture)
-                proposal = picture.with_change(kind.name, name, plan.after)
-                problems = await self._validator.check(proposal)
-                refuse(kind, name, problems, removing=plan.after is None)
+                plan, revision = await self._judged(aim, judge)
                 with suppress(_OvertakenError):
-                    return await self._store(aim, plan, picture.revision)
-        raise TrunklineError(
-            v1.ERROR_REASON_SERVICE_UNAVAILABLE,
-            "other replicas keep changing resources",
-            retry_after=1.0,
-        )
-
-    async def _store(self, aim: _Aim, plan: _Plan, revision: int) -> Any:
-        """Makes a change as the one after `revision`, and records it with it."""
-        with self._told(aim.kind, aim.name):
+                    async with self.store.change() as change:
+                        if change.revision != revision + 1:
+                            raise _OvertakenError
+                        return await self._make(change, aim, plan)
+            # Everybody else waits meanwhile, and nobody comes in between.
             async with self.store.change() as change:
-                if change.revision != revision + 1:
-                    raise _OvertakenError
-                stored = await self._apply(change, aim, plan)
-                await aim.call.record_within(
-                    change,
-                    f"admin.{aim.kind.name}.{aim.act}",
-                    _target(aim.kind, aim.name),
-                    plan.tenant,
-                    before=None if plan.before is None else plan.before.body,
-                    after=None if stored is None else stored.body,
-                    details={"fields": ",".join(_changed(plan))},
-                )
+                plan, _ = await self._judged(aim, judge)
+                return await self._make(change, aim, plan)
+
+    async def _judged(self, aim: _Aim, judge: Callable[[Picture], _Plan]) -> tuple[_Plan, int]:
+        """What is to be done, as things are at a revision, and that revision."""
+        owned = [each for each in KINDS if not self._files.owns(each)]
+        picture = await Picture.of(self.store, owned)
+        plan = judge(picture)
+        proposal = picture.with_change(aim.kind.name, aim.name, plan.after)
+        problems = await self._validator.check(proposal)
+        refuse(aim.kind, aim.name, problems, removing=plan.after is None)
+        return plan, picture.revision
+
+    async def _make(self, change: Change, aim: _Aim, plan: _Plan) -> Any:
+        """Makes a change and records it with it; gives the message stored."""
+        stored = await self._apply(change, aim, plan)
+        await aim.call.record_within(
+            change,
+            f"admin.{aim.kind.name}.{aim.act}",
+            _target(aim.kind, aim.name),
+            plan.tenant,
+            before=None if plan.before is None else plan.before.body,
+            after=None if stored is None else stored.body,
+            details={"fields": ",".join(_changed(plan))},
+        )
         return None if stored is None else _found(aim.kind, stored).message
 
     async def _apply(self, change: Change, aim: _Aim, plan: _Plan) -> Resource | None:
-        kind, name, etag = aim.kind, aim.name, aim.etag or None
+        # Whether it is there, and as it was read, was judged at the revision before this one.
+        kind, name = aim.kind, aim.name
         if plan.after is None:
-            await change.delete(kind.name, name, etag=etag)
+            await change.delete(kind.name, name)
             for companion in kind.companions:
-                with suppress(self.refusals.missing):
+                with suppress(self.missing):
                     await change.delete(companion, _target(kind, name))
             return None
         body = _body(plan.after)
         if plan.before is None:
             return await change.create(kind.name, name, body, tenant=plan.tenant)
-        return await change.update(kind.name, name, body, etag=etag)
+        return await change.update(kind.name, name, body)
 
     def _admit(self, call: Call, kind: Kind, name: str, tenant: str = "") -> None:
         """Raises unless the caller may change a resource, and the store owns its kind."""
@@ -298,18 +308,6 @@ class ResourceEngine:
         page = names[:size]
         following = paging.write_token(page[-1], *question) if len(names) > size else ""
         return [_read(kind, name, documents[name]).message for name in page], following
-
-    @contextmanager
-    def _told(self, kind: Kind, name: str) -> Iterator[None]:
-        """Turns the store's refusals into errors."""
-        try:
-            yield
-        except self.refusals.missing:
-            raise missing(kind.name, name) from None
-        except self.refusals.exists:
-            raise taken(kind.name, name) from None
-        except self.refusals.stale:
-            raise stale(kind.name, name) from None
 
 
 def _target(kind: Kind, name: str) -> str:

@@ -1,5 +1,6 @@
 """Messages as documents: what the configuration's own parser reads, and what a file may hold."""
 
+import random
 from typing import Any
 
 import orjson
@@ -8,6 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Value
 
 from tests.support.admin_validator import ENVIRONMENT
+from tests.unit.rpc.admin.scribble import scribbled
 from trunkline import v1
 from trunkline.admin import v1 as admin
 from trunkline_server.rpc.admin.documents import DocumentError, from_document, to_document
@@ -261,3 +263,12 @@ def test_what_no_document_can_hold(message: Any, path: str) -> None:
     with pytest.raises(DocumentError) as caught:
         to_document(message)
     assert caught.value.path == path
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_whatever_a_kind_holds_comes_back_from_the_store(name: str) -> None:
+    rng = random.Random(name)
+    for _ in range(100):
+        message = scribbled(rng, KINDS[name].message())
+        body = orjson.dumps(to_document(message))
+        assert from_document(KINDS[name].message, orjson.loads(body)) == message
