@@ -22,7 +22,8 @@ class _Once:
     """Clients by what they are for, each made once whatever threads ask."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # Re-entrant: making one client may need another.
+        self._lock = threading.RLock()
         self._made: dict[str, Any] = {}
 
     def get(self, what: str, make: Callable[[], Any]) -> Any:
@@ -30,6 +31,14 @@ class _Once:
             if what not in self._made:
                 self._made[what] = make()
             return self._made[what]
+
+    def close(self) -> None:
+        """Closes all clients."""
+        with self._lock:
+            made, self._made = self._made, {}
+        for client in made.values():
+            # Google's has its connections in its transport.
+            getattr(client, "transport", client).close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +70,10 @@ class AwsSource:
         self._settings = settings
         self._pool = pool
         self._clients = _Once()
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._clients.close()
 
     async def fetch(self, reference: str) -> SecretValue:
         """As SecretSource.fetch."""
@@ -132,6 +145,10 @@ class AzureSource:
         self._pool = pool
         self._clients = _Once()
 
+    def close(self) -> None:
+        """Closes the connections."""
+        self._clients.close()
+
     async def fetch(self, reference: str) -> SecretValue:
         """As SecretSource.fetch."""
         parsed = Reference.parse(reference)
@@ -152,6 +169,12 @@ class AzureSource:
                 ) from None
             raise SecretUnavailableError(
                 f"{reference}: Azure fails with HTTP {error.status_code}"
+            ) from None
+        except ValueError:
+            # The client's word for an address that is no https URL, and for a vault that asks
+            # for a token that is not meant for it.
+            raise SecretRefusedError(
+                f"{reference}: the vault's address is wrong, or it asks for another's token"
             ) from None
         except core.AzureError as error:
             kind = type(error).__name__
@@ -199,6 +222,10 @@ class GcpSource:
         self._pool = pool
         self._connect = connect
         self._clients = _Once()
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._clients.close()
 
     async def fetch(self, reference: str) -> SecretValue:
         """As SecretSource.fetch."""

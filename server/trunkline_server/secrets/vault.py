@@ -104,6 +104,13 @@ class VaultSource:
         except hvac.exceptions.VaultError as error:
             raise _told(hvac, reference, error) from None
 
+    def close(self) -> None:
+        """Closes the connections. What is fetched afterwards logs in anew."""
+        with self._lock:
+            client, self._client = self._client, None
+        if client is not None:
+            client.adapter.close()
+
     def _fetch(self, hvac: Any, reference: Reference) -> SecretValue:
         # One at a time: the token is the client's, and logins must not cross.
         with self._lock:
