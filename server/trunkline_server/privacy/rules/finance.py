@@ -48,7 +48,7 @@ _ISSUERS = re.compile(
     r"|3[47]\d{13}"  # American Express
     r"|(?:30[0-5]|309|36\d|38\d|39\d)\d{11}(?:\d{2,5})?"  # Diners Club
     r"|(?:6011|64[4-9]\d|65\d\d)\d{12,15}"  # Discover
-    r"|35\d{14,17}"  # JCB, which has 3528 to 3589; its test numbers go further
+    r"|35\d{14,17}"  # JCB has 3528 to 3589; generated numbers go further
     r"|(?:1800|2131)\d{11}"
     r"|(?:5018|5020|5038|5[6-8]\d\d|6304|67\d\d)\d{8,15}"  # Maestro
     r"|62\d{14,17}"  # UnionPay
