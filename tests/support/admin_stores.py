@@ -69,6 +69,13 @@ class StoredSnapshot:
     resources: tuple[Stored, ...]
 
 
+@dataclass(frozen=True)
+class StoredDelta:
+    revision: int
+    changed: tuple[Stored, ...]
+    deleted: tuple[tuple[str, str], ...]
+
+
 Rows = dict[tuple[str, str], Stored]
 
 
@@ -79,6 +86,9 @@ class MemoryResources:
     def __init__(self) -> None:
         self.rows: Rows = {}
         self.revision = 0
+        # What was deleted, and at which revision; what changed before `forgotten` is not known.
+        self.deleted: dict[tuple[str, str], int] = {}
+        self.forgotten = 0
         self.acts: list[Act] = []
         self.before_change: Callable[[], Awaitable[None]] | None = None
         self._numbers = count(1)
@@ -115,6 +125,18 @@ class MemoryResources:
             self.revision, tuple(row for row in self.rows.values() if row.kind in wanted)
         )
 
+    async def read_since(self, revision: int, kinds: Iterable[str]) -> StoredDelta | None:
+        if revision < self.forgotten:
+            return None
+        wanted = set(kinds)
+        changed = [row for row in self.rows.values() if row.revision > revision]
+        gone = [key for key, at in self.deleted.items() if at > revision and key not in self.rows]
+        return StoredDelta(
+            self.revision,
+            tuple(row for row in changed if row.kind in wanted),
+            tuple(key for key in gone if key[0] in wanted),
+        )
+
     @asynccontextmanager
     async def change(self) -> AsyncGenerator["MemoryChange"]:
         if self.before_change is not None:
@@ -122,6 +144,8 @@ class MemoryResources:
         async with self._lock:
             change = MemoryChange(dict(self.rows), self.revision + 1, self._numbers)
             yield change
+            for key in self.rows.keys() - change.rows.keys():
+                self.deleted[key] = change.revision
             self.rows, self.revision = change.rows, change.revision
             self.acts += change.transaction
 

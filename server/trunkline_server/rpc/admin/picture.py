@@ -1,6 +1,6 @@
 """All documents that the store owns, at one revision: what a change is judged against."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -14,20 +14,48 @@ Documents = dict[str, dict[str, dict[str, Any]]]
 
 
 class Picture:
-    """What is stored at `revision`."""
+    """What is stored of some kinds at `revision`. Immutable."""
 
-    def __init__(self, revision: int, resources: Sequence[Resource]) -> None:
+    def __init__(
+        self,
+        kinds: frozenset[str],
+        revision: int,
+        resources: dict[tuple[str, str], Resource],
+        documents: Documents,
+    ) -> None:
+        self.kinds = kinds
         self.revision = revision
-        self._resources = {(each.kind, each.name): each for each in resources}
-        self._documents: Documents = {}
-        for each in resources:
-            self._documents.setdefault(each.kind, {})[each.name] = orjson.loads(each.body)
+        self._resources = resources
+        self._documents = documents
 
     @classmethod
-    async def of(cls, store: Resources, kinds: Iterable[str]) -> "Picture":
-        """The present one."""
+    async def of(
+        cls, store: Resources, kinds: frozenset[str], last: "Picture | None" = None
+    ) -> "Picture":
+        """The present one; with an earlier one, at the cost of what changed since."""
+        if last is not None and last.kinds == kinds:
+            delta = await store.read_since(last.revision, kinds)
+            if delta is not None:
+                return last._after(delta.revision, delta.changed, delta.deleted)
         snapshot = await store.read_all(kinds)
-        return cls(snapshot.revision, snapshot.resources)
+        return cls(kinds, 0, {}, {})._after(snapshot.revision, snapshot.resources, ())
+
+    def _after(
+        self, revision: int, changed: Sequence[Resource], deleted: Sequence[tuple[str, str]]
+    ) -> "Picture":
+        """The picture at a later revision."""
+        resources = dict(self._resources)
+        touched = {each.kind for each in changed} | {kind for kind, _ in deleted}
+        documents = self._documents | {
+            kind: dict(self._documents.get(kind, {})) for kind in touched
+        }
+        for kind, name in deleted:
+            resources.pop((kind, name), None)
+            documents[kind].pop(name, None)
+        for each in changed:
+            resources[each.kind, each.name] = each
+            documents[each.kind][each.name] = orjson.loads(each.body)
+        return Picture(self.kinds, revision, resources, documents)
 
     def find(self, kind: str, name: str) -> Resource | None:
         """One resource; None if there is none."""

@@ -65,6 +65,18 @@ class Snapshot(Protocol):
     def resources(self) -> Sequence[Resource]: ...
 
 
+class Delta(Protocol):
+    """What became of what changed between two revisions, as it is at the later one: `deleted`
+    holds kinds and names."""
+
+    @property
+    def revision(self) -> int: ...
+    @property
+    def changed(self) -> Sequence[Resource]: ...
+    @property
+    def deleted(self) -> Sequence[tuple[str, str]]: ...
+
+
 class Change(Protocol):
     """Changes under one revision, the next after the last.
 
@@ -112,6 +124,10 @@ class Resources(Protocol):
 
     async def read_all(self, kinds: Iterable[str]) -> Snapshot:
         """Every resource of these kinds, and the revision they are true for."""
+        ...
+
+    async def read_since(self, revision: int, kinds: Iterable[str]) -> Delta | None:
+        """What changed of these kinds after a revision; None if that is not known any more."""
         ...
 
     def change(self) -> AbstractAsyncContextManager[Change]:

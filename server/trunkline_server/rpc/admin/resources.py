@@ -91,6 +91,7 @@ class ResourceEngine:
         self._validator = validator
         # Changes of this process do not overtake one another.
         self._turn = asyncio.Lock()
+        self._picture: Picture | None = None
 
     async def page(
         self,
@@ -228,8 +229,8 @@ class ResourceEngine:
 
     async def _judged(self, aim: _Aim, judge: Callable[[Picture], _Plan]) -> tuple[_Plan, int]:
         """What is to be done, as things are at a revision, and that revision."""
-        owned = [each for each in KINDS if not self._files.owns(each)]
-        picture = await Picture.of(self.store, owned)
+        owned = frozenset(each for each in KINDS if not self._files.owns(each))
+        picture = self._picture = await Picture.of(self.store, owned, self._picture)
         plan = judge(picture)
         proposal = picture.with_change(aim.kind.name, aim.name, plan.after)
         problems = await self._validator.check(proposal)

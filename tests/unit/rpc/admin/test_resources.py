@@ -330,6 +330,29 @@ async def test_changes_without_end_are_made_to_wait(root: Client, world: World) 
     assert [act.action for act in world.acts] == ["admin.providers.create"]
 
 
+@pytest.mark.parametrize("forgetting", [False, True])
+async def test_what_others_changed_since_the_last_change_counts(
+    root: Client, world: World, forgetting: bool
+) -> None:
+    await provider(root, "old")
+    async with world.resources.change() as change:
+        await change.delete("providers", "old")
+        await change.create("providers", "new", b'{"dialect":"openai","base_url":"http://a"}')
+    if forgetting:
+        world.resources.forgotten = world.resources.revision + 1
+    made = admin.Deployment(name="d", provider="new", model="m")
+    await root("DeploymentService.CreateDeployment", deployment=made)
+    made = admin.Deployment(name="e", provider="old", model="n")
+    with pytest.raises(CallError) as caught:
+        await root("DeploymentService.CreateDeployment", deployment=made)
+    assert caught.value.violations[0][0] == "deployment.provider"
+    # Once the file owns a kind, what the store still has of it no longer counts.
+    world.files.owned["providers"] = {}
+    with pytest.raises(CallError) as caught:
+        await root("RouteService.CreateRoute", route=admin.Route(name="r", deployments=["d"]))
+    assert caught.value.violations[0][0] == "deployments[d].provider"
+
+
 async def test_fields_of_a_newer_version_survive_an_update(root: Client, world: World) -> None:
     async with world.resources.change() as change:
         await change.create("tenants", "acme", b'{"display_name":"Acme","since":2031}')
