@@ -164,6 +164,8 @@ class ResourceEngine:
 
     async def update(self, call: Call, kind: Kind, message: Any, mask: Sequence[str]) -> Any:
         """Changes the fields of a mask to those of a message, and gives the message stored."""
+        if not message.name:
+            raise invalid(f"{kind.field}.name", "is empty")
         paths = paths_of(mask, message, kind.output_only)
 
         def edit(found: Found) -> dict[str, Any]:

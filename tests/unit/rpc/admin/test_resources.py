@@ -82,6 +82,18 @@ async def test_a_request_without_its_resource(root: Client) -> None:
         assert caught.value.violations == [("provider", "is not set")]
 
 
+async def test_a_request_without_a_name(root: Client) -> None:
+    for method, fields, field in (
+        ("GetProvider", {}, "name"),
+        ("DeleteProvider", {}, "name"),
+        ("UpdateProvider", {"provider": admin.Provider(region="eu")}, "provider.name"),
+        ("DrainProvider", {}, "name"),
+    ):
+        with pytest.raises(CallError) as caught:
+            await root(f"ProviderService.{method}", **fields)
+        assert caught.value.violations == [(field, "is empty")]
+
+
 async def test_an_old_etag_changes_nothing(root: Client, world: World) -> None:
     first = await provider(root, "local")
     changed = admin.Provider(name="local", etag=first.etag, region="eu")
@@ -328,6 +340,26 @@ async def test_changes_without_end_are_made_to_wait(root: Client, world: World) 
     made = await provider(root, "local")
     assert (turns, made.revision) == (4, 5)
     assert [act.action for act in world.acts] == ["admin.providers.create"]
+
+
+async def test_the_last_judgement_is_the_one_that_counts(root: Client, world: World) -> None:
+    turns = 0
+
+    async def meanwhile() -> None:
+        nonlocal turns
+        turns += 1
+        if turns == 4:
+            world.resources.before_change = None
+            async with world.resources.change() as change:
+                await change.create("providers", "local", b'{"region":"theirs"}')
+        world.resources.revision += 1
+
+    world.resources.before_change = meanwhile
+    with pytest.raises(CallError) as caught:
+        await provider(root, "local")
+    assert (turns, caught.value.code) == (4, "ALREADY_EXISTS")
+    assert world.resources.rows["providers", "local"].body == b'{"region":"theirs"}'
+    assert not world.acts
 
 
 @pytest.mark.parametrize("forgetting", [False, True])
