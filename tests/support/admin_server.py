@@ -27,9 +27,8 @@ from trunkline_server.rpc.server import ServerOptions
 PATIENCE = 20.0
 
 # Keys that callers of the tests show, by the name of the caller.
-SECRETS = {
-    name: f"tk_{name}_secret-of-{name}" for name in ("root", "reader", "acme", "writer", "nobody")
-}
+CALLERS = ("root", "reader", "acme", "writer", "office", "nobody")
+SECRETS = {name: f"tk_{name}_secret-of-{name}" for name in CALLERS}
 ROLES = (
     Role(
         "acme-admin",
@@ -40,6 +39,7 @@ ROLES = (
             ),
         ),
     ),
+    Role("office", (Grant(permissions=("admin.tenants.*", "admin.bindings.*")),)),
     Role("role-writer", (Grant(permissions=("admin.roles.write", "admin.roles.read")),)),
 )
 _ROLES_OF = {
@@ -47,6 +47,7 @@ _ROLES_OF = {
     "reader": "viewer",
     "acme": "acme-admin",
     "writer": "role-writer",
+    "office": "office",
     "nobody": "caller",
 }
 
@@ -108,6 +109,9 @@ class CallError(Exception):
     metadata: dict[str, str]
     violations: list[tuple[str, str]]
     raw: bytes
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message} {self.metadata} {self.violations}"
 
 
 class Client:
@@ -206,9 +210,13 @@ async def serving(
     trail: Trail,
     heard: Heard,
     clock: Clock,
+    *,
     tracing: TracerProvider | None = None,
+    credentials: grpc.ServerCredentials | None = None,
+    trusted: grpc.ChannelCredentials | None = None,
 ) -> AsyncGenerator[Client]:
-    """Serves the control plane, and gives a client that calls it as root."""
+    """Serves the control plane, and gives a client that calls it as root. With `credentials`
+    it serves TLS, which the client trusts by `trusted`."""
     reception = Reception(
         gate=AccessGate(identity(), access(), clock),
         trail=trail,
@@ -218,12 +226,21 @@ async def serving(
         max_request_bytes=OPTIONS.max_request_bytes,
     )
     server = AdminServer(
-        services(sources), reception, OPTIONS, tracing=tracing or NoOpTracerProvider()
+        services(sources),
+        reception,
+        OPTIONS,
+        credentials=credentials,
+        tracing=tracing or NoOpTracerProvider(),
     )
     port = await server.start("127.0.0.1:0")
     # Channels share connections by address, and ports are given out again.
     options = (("grpc.use_local_subchannel_pool", 1),)
-    target = f"127.0.0.1:{port}"
-    async with grpc.aio.insecure_channel(target, options=options) as channel:
+    if trusted is None:
+        target = f"127.0.0.1:{port}"
+        channel = grpc.aio.insecure_channel(target, options=options)
+    else:
+        target = f"localhost:{port}"
+        channel = grpc.aio.secure_channel(target, trusted, options=options)
+    async with channel:
         yield Client(channel, SECRETS["root"], target)
     await server.stop(0)

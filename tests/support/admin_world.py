@@ -85,7 +85,7 @@ class World:
     @asynccontextmanager
     async def serving(self, tracing: TracerProvider | None = None) -> AsyncGenerator[Client]:
         """Serves it."""
-        running = serving(self.sources(), self.trail, self.heard, self.clock, tracing)
+        running = serving(self.sources(), self.trail, self.heard, self.clock, tracing=tracing)
         async with running as client:
             yield client
 

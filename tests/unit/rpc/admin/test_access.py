@@ -252,7 +252,7 @@ async def test_secrets_are_nowhere_to_be_found(
     # A secret where a reference belongs is refused, and not quoted.
     wrong = admin.Provider(name="p", kind="openai", api_key=value, headers={"x-api-key": other})
     await do(root, "ProviderService.CreateProvider", provider=wrong)
-    assert len(secrets) == 10
+    assert len(secrets) == len(SECRETS) + 5
     kept = [repr(row) for row in world.resources.rows.values()]
     kept += [repr(act) for act in world.acts]
     kept += [repr(each) + str(each[2]) for each in world.heard.refusals]
@@ -262,3 +262,21 @@ async def test_secrets_are_nowhere_to_be_found(
     assert len(world.acts) > 10
     for secret in secrets:
         assert secret not in everything
+
+
+async def test_who_may_write_tenants_gives_away_no_role(root: Client) -> None:
+    office = root.as_("office")
+    await root("TenantService.CreateTier", tier=admin.Tier(name="gold"))
+    await office("TenantService.CreateTenant", tenant=admin.Tenant(name="acme"))
+    for made, permission in (
+        (admin.Tenant(name="t", roles=["admin"]), "admin.roles.grant"),
+        (admin.Tenant(name="t", tier="gold"), "admin.tiers.grant"),
+    ):
+        error = await refused(office, "TenantService.CreateTenant", tenant=made)
+        assert error.metadata["permission"] == permission
+    binding = admin.Binding(
+        name="b", roles=["admin"], callers=admin.CallerMatch(user=["me@example.com"])
+    )
+    error = await refused(office, "PolicyService.CreateBinding", binding=binding)
+    assert error.metadata["permission"] == "admin.roles.grant"
+    await root("PolicyService.CreateBinding", binding=binding)

@@ -437,3 +437,31 @@ async def test_a_body_that_is_too_large(root: Client) -> None:
     with pytest.raises(CallError) as caught:
         await root.raw("KeyService.GetKey", bytes(2 << 20))
     assert caught.value.message == f"(request): is {2 << 20} bytes; at most {1 << 20} are allowed"
+
+
+async def test_masks_set_what_may_be_zero(root: Client) -> None:
+    await provider(root, "local")
+    made = admin.Deployment(name="d", provider="local", model="m", weight=3)
+    await root("DeploymentService.CreateDeployment", deployment=made)
+    asked = admin.Deployment(name="d", weight=0.0, context_tokens=7, price=admin.Price(input="1.5"))
+    mask = FieldMask(paths=["weight", "price", "weight"])
+    got = (
+        await root("DeploymentService.UpdateDeployment", deployment=asked, update_mask=mask)
+    ).deployment
+    assert (got.HasField("weight"), got.weight, got.price.input) == (True, 0.0, "1.5")
+    assert not got.HasField("context_tokens")
+
+
+async def test_masks_that_are_none(root: Client) -> None:
+    await provider(root, "local")
+    for paths, problem in (
+        (["*", "region"], "the path '*' stands for all fields, and by itself"),
+        ([f"f{number}" for number in range(257)], "has more than 256 paths"),
+    ):
+        with pytest.raises(CallError) as caught:
+            await root(
+                "ProviderService.UpdateProvider",
+                provider=admin.Provider(name="local"),
+                update_mask=FieldMask(paths=paths),
+            )
+        assert caught.value.violations == [("update_mask", problem)]

@@ -6,6 +6,7 @@ from itertools import chain
 
 import grpc
 import pytest
+import trustme
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
@@ -14,14 +15,22 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from tests.support.admin_server import CallError, Client
+from tests.support.admin_server import (
+    OPTIONS,
+    CallError,
+    Client,
+    access,
+    identity,
+    serving,
+)
 from tests.support.admin_stores import MemoryTrail
 from tests.support.admin_world import World
 from trunkline.admin import v1 as admin
 from trunkline.admin.v1 import key_service_pb2
 from trunkline_server.clock import SystemClock
+from trunkline_server.rpc.admin.gate import AccessGate
 from trunkline_server.rpc.admin.handlers import Reception
-from trunkline_server.rpc.admin.server import services
+from trunkline_server.rpc.admin.server import AdminServer, services
 
 SERVICES = {
     f"trunkline.admin.v1.{name}Service"
@@ -41,7 +50,7 @@ async def test_every_service_of_the_contract_is_offered(world: World) -> None:
 
 async def test_a_method_too_many_or_too_few_is_refused(world: World, root: Client) -> None:
     reception = Reception(
-        gate=None,  # type: ignore[arg-type] # Nobody calls.
+        gate=AccessGate(identity(), access(), world.clock),
         trail=MemoryTrail(),
         watch=world.heard,
         clock=SystemClock(),
@@ -112,3 +121,36 @@ async def test_a_stream_ends_when_its_caller_leaves(world: World, root: Client) 
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
         await world.live.went.wait()
+
+
+async def test_over_tls(world: World) -> None:
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost")
+    pair = (issued.private_key_pem.bytes(), issued.cert_chain_pems[0].bytes())
+    offered = grpc.ssl_server_credentials([pair])
+    trusted = grpc.ssl_channel_credentials(authority.cert_pem.bytes())
+    running = serving(
+        world.sources(),
+        world.trail,
+        world.heard,
+        world.clock,
+        credentials=offered,
+        trusted=trusted,
+    )
+    async with running as root:
+        assert await root.names("ProviderService.ListProviders") == [[]]
+
+
+async def test_a_port_that_is_taken(root: Client, world: World) -> None:
+    reception = Reception(
+        gate=AccessGate(identity(), access(), world.clock),
+        trail=world.trail,
+        watch=world.heard,
+        clock=world.clock,
+        rng=random.Random(1),
+        max_request_bytes=1,
+    )
+    server = AdminServer(services(world.sources()), reception, OPTIONS)
+    with pytest.raises(OSError, match=f"cannot listen on {root.target}"):
+        await server.start(root.target)
+    await server.stop(0)
