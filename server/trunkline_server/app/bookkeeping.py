@@ -56,7 +56,23 @@ async def prepare_database(settings: Settings) -> None:
     secret = settings.state.database
     if secret is None or not secret.reveal().startswith("sqlite:"):
         return
-    await migrate(settings)
+    if not await _is_current(secret.reveal()):
+        await migrate(settings)
+
+
+async def _is_current(dsn: str) -> bool:
+    """Whether the database's schema is this build's; if not, `migrate` says what is wrong."""
+    try:
+        database = await open_database(dsn, DATABASE)
+    except InvalidDsnError:
+        return False
+    try:
+        await check(database)
+    except (SchemaError, TrunklineError):
+        return False
+    finally:
+        await database.close()
+    return True
 
 
 async def migrate(settings: Settings) -> list[str]:

@@ -42,7 +42,6 @@ _SPENDERS = {
     "key": Dimension.KEY,
     "project": Dimension.PROJECT,
     "tenant": Dimension.TENANT,
-    "provider": Dimension.PROVIDER,
 }
 
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
+from decimal import Decimal
 from ipaddress import ip_address
 
 from trunkline_server.settings.problems import Problem, suggestion
@@ -20,6 +21,7 @@ _ROUTE_PREFIX = "route:"
 
 # Budgets are counted in nanos by programs whose numbers are doubles.
 _MOST_DOLLARS = 9_000_000
+_LEAST_DOLLARS = Decimal("1e-9")
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,5 +258,5 @@ def _quotas(settings: Settings) -> Iterator[Complaint]:
             yield f"{path}.window", "is how far a rolling budget looks back; write such as 30d"
         if budget.period != "rolling" and budget.window:
             yield f"{path}.window", "is for rolling budgets"
-        if not 0 < budget.amount <= _MOST_DOLLARS:
+        if not _LEAST_DOLLARS <= budget.amount <= _MOST_DOLLARS:
             yield f"{path}.amount", f"must be above 0 and at most {_MOST_DOLLARS:,} dollars"

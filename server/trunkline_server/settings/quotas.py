@@ -9,8 +9,8 @@ from trunkline_server.settings.problems import InvalidValueError, suggestion
 from trunkline_server.settings.values import Context
 from trunkline_server.settings.yaml_source import Node
 
-# Whom limits and budgets count for, and what their `match` may name.
-_SUBJECTS = ("key", "user", "project", "tenant", "service", "model", "provider")
+# What the `match` of limits and budgets may name.
+_SUBJECTS = ("key", "user", "project", "tenant", "service", "model")
 
 
 def _match(node: Node, context: Context) -> dict[str, tuple[str, ...]]:
@@ -36,12 +36,12 @@ def _fractions(node: Node, context: Context) -> tuple[float, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitSettings:
-    """`limits.NAME`: how much each key, user, project, tenant, model or provider may ask for."""
+    """`limits.NAME`: how much each key, user, project, tenant or model may ask for."""
 
     # What is counted: requests, tokens, or calls at the same time.
     measure: Annotated[str, read.choice("requests", "tokens", "concurrency")]
     # Whom it counts for.
-    scope: Annotated[str, read.choice("key", "user", "project", "tenant", "model", "provider")]
+    scope: Annotated[str, read.choice("key", "user", "project", "tenant", "model")]
     # How much in each `per`; for concurrency, how many at the same time.
     amount: Annotated[int, read.integer(1)]
     per: Annotated[str, read.choice("second", "minute", "hour", "day")] = "minute"
@@ -58,10 +58,10 @@ class LimitSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetSettings:
-    """`budgets.NAME`: how much each key, project, tenant, service or provider may spend."""
+    """`budgets.NAME`: how much each key, project, tenant or service may spend."""
 
     # Whom it counts for.
-    scope: Annotated[str, read.choice("key", "project", "tenant", "service", "provider")]
+    scope: Annotated[str, read.choice("key", "project", "tenant", "service")]
     # US dollars in each period.
     amount: Annotated[Decimal, read.dollars]
     # Days and months are those of UTC; rolling looks back over `window`.
