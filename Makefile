@@ -129,10 +129,13 @@ clean: ## Remove all that is built, installed or cached here.
 	@$(PYTHON) -m venv .venv
 
 # Hashes are demanded of everything that is downloaded; the two packages of this repository
-# are then built with what has been installed, so that nothing else is fetched.
+# are then built with what has been installed, so that nothing else is fetched. The file is its own
+# constraint because older versions of pip do not hold pkg[extra] to a pin of pkg otherwise, and fail
+# on the day a newer pkg is published.
 define install
 	@echo "Installing $(1)"
-	@$(BIN)/python -m pip install --disable-pip-version-check --require-hashes --requirement $(1)
+	@$(BIN)/python -m pip install --disable-pip-version-check --require-hashes \
+		--requirement $(1) --constraint $(1)
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet \
 		--no-deps --no-build-isolation $(PACKAGES)
 	@touch $@
