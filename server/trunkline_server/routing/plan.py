@@ -15,7 +15,7 @@ from trunkline_server.routing.explain import decision, explain
 from trunkline_server.routing.health import HealthTable
 from trunkline_server.routing.pools import Pool, pool_of
 from trunkline_server.routing.query import Query
-from trunkline_server.routing.rules import TooSlow
+from trunkline_server.routing.rules import TooSlow, broken_by
 from trunkline_server.routing.snapshot import Deployment, Route, Snapshot
 from trunkline_server.routing.strategies import STRATEGIES
 
@@ -26,6 +26,9 @@ _MOSTLY = 0.9
 
 # Of so many unavailable ones the least bad is sought; of more, among a random sample.
 _LEAST_BAD_OF = 64
+
+# A refusal names so many of the rules that stand in its way.
+_TOLD_RULES = 3
 
 _NONE: frozenset[int] = frozenset()
 
@@ -61,7 +64,8 @@ def plan(
     `now` is monotonic seconds. A dry run takes no turn in a rotation.
 
     Raises MODEL_NOT_FOUND; AUTHORIZATION and INVALID_REQUEST as `pool_of` does;
-    NO_ELIGIBLE_DEPLOYMENT, with the count of each exclusion reason as metadata; and
+    NO_ELIGIBLE_DEPLOYMENT, with the count of each exclusion reason as metadata, and as `rule`
+    the names of the rules that its constraints stand for; and
     CONTEXT_LENGTH_EXCEEDED when that was the only one.
     """
     pool = pool_of(snapshot, query)
@@ -129,8 +133,23 @@ def _raise_none_eligible(pool: Pool, query: Query, slow: int) -> NoReturn:
         for reason, number in sorted(counts.items())
     }
     told = ", ".join(f"{name} {number}" for name, number in causes.items()) or "it has none"
+    if v1.EXCLUSION_REASON_POLICY in counts:
+        causes["rule"] = _broken(pool, query)
+        told += f" ({causes['rule']})"
     raise TrunklineError(
         v1.ERROR_REASON_NO_ELIGIBLE_DEPLOYMENT,
         f"every deployment of the model is excluded: {told}",
         metadata=causes,
     )
+
+
+def _broken(pool: Pool, query: Query) -> str:
+    """The names of the rules that keep deployments out, the first few, by commas."""
+    names: dict[str, None] = {}
+    for row in pool.route.members:
+        name = broken_by(row, query.constraints)
+        if name:
+            names[name] = None
+            if len(names) == _TOLD_RULES:
+                break
+    return ", ".join(names)

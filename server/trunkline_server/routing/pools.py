@@ -112,6 +112,7 @@ def pool_of(snapshot: Snapshot, query: Query) -> Pool:
         query.allowed_providers,
         query.denied_providers,
         query.models,
+        query.constraints,
     )
     pool = snapshot.pools.get(key)
     if pool is None:

@@ -1,12 +1,27 @@
 """What one call asks of the routing core."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from trunkline import v1
+from trunkline_server.routing.snapshot import Deployment
 
 # What the call is; empty when it may be either, as in a dry run that does not say.
 Kind = Literal["chat", "embedding", ""]
+
+
+class Constraint(Protocol):
+    """What a rule that others keep asks of the deployment that serves a call.
+
+    A value: hashable, and equal ones exclude the same deployments, for good. Pools are
+    remembered under it.
+    """
+
+    def excludes(self, row: Deployment, /) -> str:
+        """The name of the rule that keeps a deployment out; empty if none does."""
+        ...
+
+    def __hash__(self) -> int: ...
 
 
 @dataclass(slots=True)
@@ -32,3 +47,4 @@ class Query:
     denied_providers: tuple[str, ...] = ()
     no_fallback: bool = False
     models: frozenset[str] | None = None  # Public models the caller's key may use; None: all.
+    constraints: tuple[Constraint, ...] = ()  # All of them hold.

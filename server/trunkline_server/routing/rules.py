@@ -1,11 +1,11 @@
 """The filters that a query sets: those of the table, and the one of measured latency."""
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterable
 from typing import NamedTuple
 
 from trunkline import v1
 from trunkline_server.routing.health import HealthTable
-from trunkline_server.routing.query import Query
+from trunkline_server.routing.query import Constraint, Query
 from trunkline_server.routing.snapshot import Deployment
 
 
@@ -34,6 +34,8 @@ def rules_of(query: Query, at: float) -> list[Rule]:
     ]
     if query.allowed_providers or query.denied_providers:
         rules.append(_provider_rule(query))
+    if query.constraints:
+        rules.append(_policy_rule(query.constraints))
     rules.append(_capability_rule(needed(query)))
     tokens = query.input_tokens + query.output_tokens
     if tokens:
@@ -70,6 +72,23 @@ def _provider_rule(query: Query) -> Rule:
             if row.provider in denied
             else f"provider {row.provider} is not among the allowed"
         ),
+    )
+
+
+def broken_by(row: Deployment, constraints: Iterable[Constraint]) -> str:
+    """The name of the first rule among constraints that keeps a deployment out, or empty."""
+    for constraint in constraints:
+        name = constraint.excludes(row)
+        if name:
+            return name
+    return ""
+
+
+def _policy_rule(constraints: tuple[Constraint, ...]) -> Rule:
+    return Rule(
+        v1.EXCLUSION_REASON_POLICY,
+        lambda row: bool(broken_by(row, constraints)),
+        lambda row: broken_by(row, constraints),
     )
 
 

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 
 from trunkline import v1
@@ -36,6 +37,16 @@ def tiered(base: tuple[str, str], above: int, dear: tuple[str, str]) -> Price:
             )
         ]
     )
+
+
+@dataclass(frozen=True)
+class Away:
+    """A constraint: keeps calls away from some providers."""
+
+    providers: frozenset[str]
+
+    def excludes(self, row: Deployment) -> str:
+        return f"away[{row.provider}]" if row.provider in self.providers else ""
 
 
 def deployment(slot: int, **changes: object) -> Deployment:
@@ -116,4 +127,8 @@ def random_query(rng: random.Random) -> Query:
         allowed_providers=tuple(rng.sample(providers, rng.choice((0, 0, 3)))),
         denied_providers=tuple(rng.sample(providers, rng.choice((0, 0, 1)))),
         models=rng.choice((None, None, frozenset({"m"}), frozenset({"m", "n"}))),
+        constraints=tuple(
+            Away(frozenset(rng.sample(providers, rng.choice((0, 1, 2)))))
+            for _ in range(rng.choice((0, 0, 0, 1, 2)))
+        ),
     )

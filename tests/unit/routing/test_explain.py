@@ -4,7 +4,14 @@ import random
 
 import pytest
 
-from tests.unit.routing.tables import deployment, flat, one_route, random_query, random_table
+from tests.unit.routing.tables import (
+    Away,
+    deployment,
+    flat,
+    one_route,
+    random_query,
+    random_table,
+)
 from trunkline import v1
 from trunkline_server.errors import TrunklineError
 from trunkline_server.routing.health import BreakerPolicy, HealthTable
@@ -182,6 +189,7 @@ def test_what_is_unknown_is_left_out_of_the_parts() -> None:
         ),
         ({}, Query("m", denied_providers=("p0",)), "PROVIDER", "p0 is denied"),
         ({}, Query("m", allowed_providers=("p1",)), "PROVIDER", "p0 is not among the allowed"),
+        ({}, Query("m", constraints=(Away(frozenset({"p0"})),)), "POLICY", "away[p0]"),
         ({"quality": 0.2}, Query("m", min_quality=0.5), "QUALITY", "0.2 is below 0.5"),
     ],
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.routing.replay import decisions
-from tests.unit.routing.tables import BUILT_AT, deployment, flat, one_route
+from tests.unit.routing.tables import BUILT_AT, Away, deployment, flat, one_route
 from trunkline import v1
 from trunkline_server.errors import TrunklineError
 from trunkline_server.routing.health import BreakerPolicy, HealthTable
@@ -74,6 +74,16 @@ def test_when_all_are_excluded_the_causes_are_counted() -> None:
     assert error.metadata == {"disabled": "1", "data_residency": "2", "context_length": "1"}
     again = refusal(snapshot, Query("m", 11, data_residency="eu"))
     assert again.metadata == error.metadata, "the memo of an empty pool tells the same"
+
+
+def test_rules_that_stand_in_the_way_are_named() -> None:
+    snapshot = one_route([deployment(slot) for slot in range(3)])
+    away = tuple(Away(frozenset(names)) for names in ({"p0"}, {"p1", "p2"}))
+    assert slots(choose(snapshot, Query("m", constraints=away[:1]))) == [1, 2]
+    error = refusal(snapshot, Query("m", constraints=away))
+    assert error.reason == v1.ERROR_REASON_NO_ELIGIBLE_DEPLOYMENT
+    assert error.metadata == {"policy": "3", "rule": "away[p0], away[p1], away[p2]"}
+    assert error.metadata["rule"] in error.message
 
 
 def test_when_every_context_is_too_small_that_is_told() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from tests.unit.routing.tables import (
     BUILT_AT,
+    Away,
     deployment,
     flat,
     one_route,
@@ -28,6 +29,8 @@ def naive_reason(row: Deployment, query: Query) -> v1.ExclusionReason.ValueType:
         return v1.EXCLUSION_REASON_PROVIDER
     if row.provider in query.denied_providers:
         return v1.EXCLUSION_REASON_PROVIDER
+    if any(constraint.excludes(row) for constraint in query.constraints):
+        return v1.EXCLUSION_REASON_POLICY
     if query.kind not in row.capabilities:
         return v1.EXCLUSION_REASON_CAPABILITY
     if query.stream and "streaming" not in row.capabilities:
@@ -91,6 +94,9 @@ def test_queries_of_one_class_share_a_pool_and_others_do_not() -> None:
     dear = pool_of(snapshot, Query("m", max_cost_per_token=2e-6))
     assert [row.slot for row in cheap.members] == []
     assert [row.slot for row in dear.members] == [0]
+    away = pool_of(snapshot, Query("m", constraints=(Away(frozenset({"p0"})),)))
+    assert pool_of(snapshot, Query("m", constraints=(Away(frozenset({"p0"})),))) is away
+    assert [row.slot for row in away.members] == [1]
     assert pool_of(snapshot, Query("m", data_residency="EU")) is pool_of(
         snapshot, Query("m", data_residency="eu")
     )
@@ -109,6 +115,15 @@ def test_queries_of_one_class_share_a_pool_and_others_do_not() -> None:
         ("capabilities", [frozenset(), frozenset({"tools"})]),
         ("allowed_providers", [(), ("p0",), ("p1", "p2")]),
         ("denied_providers", [(), ("p0",), ("p1", "p2")]),
+        (
+            "constraints",
+            [
+                (),
+                (Away(frozenset({"p0"})),),
+                (Away(frozenset({"p1"})),),
+                (Away(frozenset({"p1"})), Away(frozenset({"p2"}))),
+            ],
+        ),
         ("models", [None, frozenset({"m"}), frozenset({"n"}), frozenset({"m", "n"})]),
     ],
 )

@@ -91,8 +91,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
               "metadata": {"limit": "max_concurrent_calls"}}
     """
     ERROR_REASON_NO_ELIGIBLE_DEPLOYMENT: _ErrorReason.ValueType  # 13
-    """FAILED_PRECONDITION. Every deployment of the model is excluded by the requirements;
-    the metadata counts the causes.
+    """FAILED_PRECONDITION. Every deployment of the model is excluded by the requirements or by
+    rules of the operator; the metadata counts the causes, and names such rules as "rule".
     Example: {"reason": "ERROR_REASON_NO_ELIGIBLE_DEPLOYMENT", "domain": "trunkline",
               "metadata": {"capability": "2", "data_residency": "1"}}
     """
@@ -221,8 +221,8 @@ Example: {"reason": "ERROR_REASON_OVERLOADED", "domain": "trunkline",
           "metadata": {"limit": "max_concurrent_calls"}}
 """
 ERROR_REASON_NO_ELIGIBLE_DEPLOYMENT: ErrorReason.ValueType  # 13
-"""FAILED_PRECONDITION. Every deployment of the model is excluded by the requirements;
-the metadata counts the causes.
+"""FAILED_PRECONDITION. Every deployment of the model is excluded by the requirements or by
+rules of the operator; the metadata counts the causes, and names such rules as "rule".
 Example: {"reason": "ERROR_REASON_NO_ELIGIBLE_DEPLOYMENT", "domain": "trunkline",
           "metadata": {"capability": "2", "data_residency": "1"}}
 """

@@ -100,6 +100,8 @@ class _ExclusionReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Exclu
     """It asked for a pause that has not ended."""
     EXCLUSION_REASON_DISABLED: _ExclusionReason.ValueType  # 10
     """It is being drained or is switched off."""
+    EXCLUSION_REASON_POLICY: _ExclusionReason.ValueType  # 11
+    """A rule of the operator keeps this call away from it; the detail is the rule's name."""
 
 class ExclusionReason(_ExclusionReason, metaclass=_ExclusionReasonEnumTypeWrapper):
     """ExclusionReason is the rule that excluded a candidate."""
@@ -126,6 +128,8 @@ EXCLUSION_REASON_COOLDOWN: ExclusionReason.ValueType  # 9
 """It asked for a pause that has not ended."""
 EXCLUSION_REASON_DISABLED: ExclusionReason.ValueType  # 10
 """It is being drained or is switched off."""
+EXCLUSION_REASON_POLICY: ExclusionReason.ValueType  # 11
+"""A rule of the operator keeps this call away from it; the detail is the rule's name."""
 Global___ExclusionReason: _TypeAlias = ExclusionReason  # noqa: Y015
 
 class _CircuitState:
