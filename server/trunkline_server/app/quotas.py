@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from trunkline import v1
+from trunkline_server.app.balances import BudgetBalances
 from trunkline_server.app.bookkeeping import Books
 from trunkline_server.clock import Clock
 from trunkline_server.engine.call import Call
@@ -51,6 +52,8 @@ class Quotas:
     def __init__(self, governor: Governor, *, active: bool) -> None:
         self._governor = governor
         self.active = active
+        # A rpc.admin.ports.Balances.
+        self.balances = BudgetBalances(governor)
 
     async def admit(self, call: Call, plan: Plan) -> Grant:
         """As engine.ports.Admission."""

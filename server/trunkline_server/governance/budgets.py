@@ -102,6 +102,13 @@ class SpendGate:
             self._prune(counter, int(wall // self.budget.step))
         return counter
 
+    def present(self) -> list[tuple[Subject, Counter]]:
+        """The counters of the period in force, up to date."""
+        self._sweep(self._clock.monotonic())
+        name = self._calendar.span(self._clock.wall()).name
+        subjects = [subject for subject, period in self._counters if period == name]
+        return [(subject, self.counter(subject)) for subject in subjects]
+
     def seed(self, subject: Subject, amounts: Sequence[tuple[int, int]]) -> None:
         """Adds what the ledger has settled, as (bucket, nanos), to an unseeded counter."""
         counter = self.counter(subject)

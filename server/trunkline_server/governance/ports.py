@@ -152,6 +152,15 @@ class MarkOnce:
 Operation = RateCharge | SlotRelease | SlotRenewal | SpendRenewal | SpendSettlement | MarkOnce
 
 
+@dataclass(frozen=True, slots=True)
+class SpendSum:
+    """What a spend counter holds, in nanos: `used` is settled plus `reserved`."""
+
+    key: str
+    used: int
+    reserved: int
+
+
 class SharedCounters(Protocol):
     """Counters that all replicas share. Every method raises CountersUnavailableError."""
 
@@ -174,6 +183,14 @@ class SharedCounters(Protocol):
 
     async def census(self, replica: str, lease: float) -> int:
         """Counts the replicas that were heard of, this one too, within `lease` seconds."""
+        ...
+
+    async def spends(self, rule: str, period: str, step: int, steps: int) -> Sequence[SpendSum]:
+        """The spend counters of a rule in a period, named as in their keys, in no order.
+
+        `step` and `steps` are those of the claims. Looks at every key: not for the request
+        path.
+        """
         ...
 
 

@@ -97,6 +97,7 @@ class SharedBudget:
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
+        self.rule_part = quote(budget.name, safe="")  # Of its keys.
         self.thresholds = sorted(budget.thresholds)
         self._steps = (budget.step, budget.steps)
         self._base = KeyMaker("b", budget)

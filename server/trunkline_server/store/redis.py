@@ -45,6 +45,9 @@ __all__ = [
 Host = tuple[str, int]
 Connect = Callable[[], Awaitable[Connection]]
 
+# How many keys a server looks at before it lets others in.
+_SCAN_COUNT = 1000
+
 
 class Script:
     """A Lua script. Its last ARGV is the generation of the server that runs it."""
@@ -148,6 +151,30 @@ class RedisClient:
                 return await self._send(keys[0], words, signed=True)
             except NoScriptError:
                 raise RedisUnavailableError("Redis forgets scripts as they are loaded") from None
+
+    async def scan(self, pattern: bytes) -> list[bytes]:
+        """The keys that match a pattern, on every server. Looks at all of them: not for the
+        request path. Raises RedisUnavailableError."""
+        if self._single is not None:
+            channels = [self._single]
+        else:
+            channels = [self._channel_of(host) for host in sorted(set(self._slots))]
+        if not channels:
+            raise RedisUnavailableError(f"{self._address.display} is down")
+        found: set[bytes] = set()
+        for channel in channels:
+            cursor = b"0"
+            while True:
+                words = (b"SCAN", cursor, b"MATCH", pattern, b"COUNT", b"%d" % _SCAN_COUNT)
+                reply = await channel.send(words)
+                match reply:
+                    case [bytes() as cursor, list() as keys]:
+                        found.update(key for key in keys if isinstance(key, bytes))
+                    case _:
+                        raise RedisUnavailableError("Redis answered SCAN with something else")
+                if cursor == b"0":
+                    break
+        return list(found)
 
     async def _send(self, key: bytes, words: Sequence[bytes], *, signed: bool) -> Reply:
         channel = self._single or self._owner(key)

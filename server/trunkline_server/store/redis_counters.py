@@ -3,6 +3,7 @@
 Implements governance's SharedCounters. What the scripts keep is told in redis_admit.lua.
 """
 
+import asyncio
 from collections.abc import Sequence
 
 from redis.exceptions import ResponseError
@@ -22,6 +23,7 @@ from trunkline_server.governance.ports import (
     SpendClaim,
     SpendRenewal,
     SpendSettlement,
+    SpendSum,
 )
 from trunkline_server.store.redis import RedisClient, RedisUnavailableError, Script, load_script
 
@@ -29,6 +31,9 @@ _ADMIT = load_script("redis_admit.lua")
 _SETTLE = load_script("redis_settle.lua")
 _CENSUS_KEY = b"trunkline:{replicas}:seen"
 _CENSUS = load_script("redis_census.lua")
+_BALANCE = load_script("redis_balance.lua")
+# So many counters are asked for at the same time.
+_BALANCES_AT_ONCE = 100
 
 
 class RedisCounters:
@@ -79,6 +84,24 @@ class RedisCounters:
     async def census(self, replica: str, lease: float) -> int:
         args = [replica.encode(), _microseconds(lease)]
         return int(await self._run(_CENSUS, [_CENSUS_KEY], args))
+
+    async def spends(self, rule: str, period: str, step: int, steps: int) -> Sequence[SpendSum]:
+        pattern = f"trunkline:{{*}}:b:{rule}:*:{period}".encode()
+        try:
+            keys = await self._client.scan(pattern)
+        except RedisUnavailableError as error:
+            raise CountersUnavailableError(str(error)) from None
+        args = [b"%d" % step, b"%d" % steps]
+        found: list[SpendSum] = []
+        for first in range(0, len(keys), _BALANCES_AT_ONCE):
+            some = keys[first : first + _BALANCES_AT_ONCE]
+            replies = await asyncio.gather(
+                *(self._run(_BALANCE, [key, key + b":live"], args) for key in some)
+            )
+            for key, reply in zip(some, replies, strict=True):
+                used, reserved = reply.split()
+                found.append(SpendSum(key.decode(), int(used), int(reserved)))
+        return found
 
     async def _run(self, script: Script, keys: list[bytes], args: list[bytes]) -> bytes:
         try:

@@ -84,9 +84,41 @@ def test_the_number_of_waiting_callers_is_bounded() -> None:
         await enter(governor, demand())
         waiting = [asyncio.create_task(enter(governor, demand())) for _ in range(2)]
         await asyncio.sleep(0)
-        with pytest.raises(TrunklineError):
+        with pytest.raises(TrunklineError) as caught:
             await enter(governor, demand())
+        # Those before it take a second each.
+        assert caught.value.retry_after == pytest.approx(2.0)
         await asyncio.gather(*waiting)
+
+    run(main)
+
+
+def test_who_would_wait_too_long_behind_others_is_refused_at_once() -> None:
+    async def main() -> None:
+        governor = door(rate())
+        await enter(governor, demand())
+        waiting = [asyncio.create_task(enter(governor, demand())) for _ in range(3)]
+        await asyncio.sleep(0)
+        with pytest.raises(TrunklineError) as caught:
+            await enter(governor, demand(deadline=2.5))
+        assert caught.value.retry_after == pytest.approx(3.0)
+        assert VirtualClock().monotonic() == 0.0
+        await asyncio.gather(*waiting)
+
+    run(main)
+
+
+def test_who_has_waited_in_vain_is_told_what_is_left() -> None:
+    async def main() -> None:
+        governor = door(rate(amount=1, per="minute", max_wait=90.0))
+        await enter(governor, demand())
+        first = asyncio.create_task(enter(governor, demand()))
+        second = asyncio.create_task(enter(governor, demand()))
+        await first
+        with pytest.raises(TrunklineError) as caught:
+            await second
+        assert VirtualClock().monotonic() == pytest.approx(60.0, abs=31.0)
+        assert caught.value.retry_after == pytest.approx(60.0)
 
     run(main)
 
