@@ -7,7 +7,7 @@ from trunkline_server.catalogue.prices import PriceBook
 from trunkline_server.clock import Clock
 from trunkline_server.engine.ports import Observer
 from trunkline_server.engine.probe import Probe
-from trunkline_server.engine.table import Endpoint, Table
+from trunkline_server.engine.table import Endpoint, FixedCredential, Table
 from trunkline_server.governance.keys import Key, KeyRing
 from trunkline_server.providers.dialects import DIALECTS
 from trunkline_server.routing.health import BreakerPolicy, HealthTable
@@ -39,8 +39,7 @@ def build_table(
             provider=name,
             codec=DIALECTS[endpoint.dialect],
             base_url=endpoint.base_url,
-            headers=endpoint.headers,
-            secrets=endpoint.secrets,
+            credential=FixedCredential(endpoint.headers, endpoint.secrets),
             connect_timeout=endpoint.connect_timeout,
             header_timeout=endpoint.header_timeout,
             max_body_bytes=endpoint.max_body_bytes,

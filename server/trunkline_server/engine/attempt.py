@@ -9,7 +9,7 @@ from trunkline_server.clock import Clock
 from trunkline_server.engine.budget import RetryBudget
 from trunkline_server.engine.call import Call
 from trunkline_server.engine.needs import estimate_usage
-from trunkline_server.engine.ports import Admission, Books, Observer
+from trunkline_server.engine.ports import Admission, Books, Credential, Headers, Observer
 from trunkline_server.engine.table import Endpoint, Table
 from trunkline_server.engine.verdict import Blame, verdict_on
 from trunkline_server.errors import TrunklineError, UpstreamError
@@ -21,6 +21,9 @@ from trunkline_server.upstream.http import HttpClient, HttpRequest
 # Where a deployment's latency is not known yet, a caller's deadline shorter than this says
 # nothing against it.
 PRESUMED_LATENCY = 1.0
+
+# A vendor's word that it does not take a request's credential.
+CREDENTIAL_REFUSED = frozenset({v1.ERROR_REASON_AUTHENTICATION, v1.ERROR_REASON_AUTHORIZATION})
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,23 +49,35 @@ class Attempt:
 
     __slots__ = (
         "_call",
+        "_credential",
         "_health",
         "_services",
         "_table",
         "first_token",
+        "headers",
         "record",
         "started",
         "target",
     )
 
     def __init__(
-        self, services: Services, table: Table, call: Call, target: Deployment, *, hedged: bool
+        self,
+        services: Services,
+        table: Table,
+        call: Call,
+        target: Deployment,
+        credential: Credential,
+        *,
+        hedged: bool,
     ) -> None:
         self._services = services
         self._table = table
         self._health = table.health
         self._call = call
         self.target = target
+        self._credential = credential
+        # Those that the request goes out under.
+        self.headers = credential.headers
         record = v1.Attempt()
         record.provider = target.provider
         record.deployment = target.name
@@ -86,8 +101,7 @@ class Attempt:
 
     def fail(self, error: UpstreamError) -> None:
         """Ends it with a failure, and judges the target's health by it."""
-        endpoint = self._table.binding(self.target).endpoint
-        error.message = endpoint.redacted(error.message)
+        error.message = self._credential.redacted(error.message, self.headers)
         record = self.record
         record.outcome = v1.ATTEMPT_OUTCOME_FAILED
         record.reason = error.reason
@@ -107,6 +121,21 @@ class Attempt:
                 cooldown=blame is Blame.COOLDOWN,
             )
         self._services.observer.attempt_ended(self._call, self.target, record, error)
+
+    def repeats(self, refusal: UpstreamError) -> bool:
+        """Whether a refused request is to be sent again, as a part of this attempt: the vendor
+        refused the credential, and there is another, which `headers` then hold. At most once.
+
+        While a credential is changed a vendor may know only one of the two. Which one is no
+        sign of its health and nothing that callers pay for.
+        """
+        if refusal.reason not in CREDENTIAL_REFUSED:
+            return False
+        other = self._credential.refused(self.headers)
+        if other is None:
+            return False
+        self.headers = other
+        return True
 
     def cancel(self) -> None:
         """Ends it without a verdict: the caller went away, or another attempt won."""
@@ -156,9 +185,12 @@ class Attempt:
         return now
 
 
-def http_request(endpoint: Endpoint, wire: WireRequest, call: Call) -> HttpRequest:
-    """The HTTP request of one attempt, with credentials and trace context."""
-    headers = endpoint.headers + wire.headers if wire.headers else endpoint.headers
+def http_request(
+    endpoint: Endpoint, wire: WireRequest, call: Call, headers: Headers
+) -> HttpRequest:
+    """The HTTP request of one attempt, with the attempt's headers and trace context."""
+    if wire.headers:
+        headers += wire.headers
     if call.traceparent:
         headers = (*headers, ("traceparent", call.traceparent))
         if call.tracestate:

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from trunkline_server.routing.plan import Plan
 
 
+Headers = tuple[tuple[str, str], ...]
+
+
 class Caller(Protocol):
     """Who makes a call. Hashable; equal callers have equal rights."""
 
@@ -60,6 +63,28 @@ class Admission(Protocol):
 
     async def admit(self, call: "Call", plan: "Plan") -> Grant:
         """Reserves the most that a call may consume. Raises TrunklineError."""
+        ...
+
+
+class Credential(Protocol):
+    """What a provider's requests carry in their headers, its credentials among them.
+
+    Read on the request path: nothing here waits or raises.
+    """
+
+    @property
+    def headers(self) -> Headers:
+        """The headers of the next request."""
+        ...
+
+    def refused(self, headers: Headers) -> Headers | None:
+        """Those under which a request that was refused under `headers` may be repeated, once;
+        None if there are no others."""
+        ...
+
+    def redacted(self, message: str, headers: Headers) -> str:
+        """A message without any credential: neither those of `headers`, under which a request
+        was sent, nor others in use. Some vendors quote the key."""
         ...
 
 

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 import structlog
 
 from trunkline import v1
-from trunkline_server.engine.attempt import Services
+from trunkline_server.engine.attempt import CREDENTIAL_REFUSED, Services
+from trunkline_server.engine.ports import Headers
 from trunkline_server.engine.table import Endpoint, Table
 from trunkline_server.engine.verdict import Blame, verdict_on
 from trunkline_server.errors import UpstreamError
 from trunkline_server.providers.codec import CodecTarget
 from trunkline_server.routing.snapshot import Deployment
-from trunkline_server.upstream.http import HttpRequest
+from trunkline_server.upstream.http import HttpClient, HttpRequest
 
 # A provider that does not answer a trifle within this time is not well. Seconds.
 _PATIENCE = 10.0
@@ -69,7 +70,7 @@ class Prober:
                 provider=provider,
                 reason=v1.ErrorReason.Name(error.reason),
                 http_status=error.http_status,
-                error=endpoint.redacted(error.message),
+                error=endpoint.credential.redacted(error.message, endpoint.credential.headers),
             )
         for deployment in table.snapshot.deployments:
             if deployment.provider == provider:
@@ -78,41 +79,18 @@ class Prober:
     async def _failure(
         self, table: Table, endpoint: Endpoint, probe: Probe
     ) -> UpstreamError | None:
-        request = self._request(table, endpoint, probe)
-        try:
-            async with asyncio.timeout(_PATIENCE):
-                reply = await self._services.http.fetch(request)
-        except UpstreamError as error:
-            return error
-        except TimeoutError:
-            return UpstreamError(v1.ERROR_REASON_TIMEOUT, f"no answer within {_PATIENCE:g} s")
-        if 200 <= reply.status < 300:
+        http, credential = self._services.http, endpoint.credential
+        flags = table.flags_of(endpoint.provider, probe.model)
+        headers = credential.headers
+        refusal = await probe_once(http, endpoint, probe, flags, headers)
+        if refusal is not None and refusal.reason in CREDENTIAL_REFUSED:
+            # As attempts do while a credential is changed.
+            other = credential.refused(headers)
+            if other is not None:
+                refusal = await probe_once(http, endpoint, probe, flags, other)
+        if refusal is None or verdict_on(refusal).blame is Blame.NONE:
             return None
-        refusal = endpoint.codec.decode_error(reply.status, reply.headers, reply.body)
-        wrong_path = not probe.model and refusal.reason == v1.ERROR_REASON_MODEL_NOT_FOUND
-        return None if wrong_path or verdict_on(refusal).blame is Blame.NONE else refusal
-
-    def _request(self, table: Table, endpoint: Endpoint, probe: Probe) -> HttpRequest:
-        if probe.model:
-            message = v1.Message(role=v1.ROLE_USER, parts=[v1.Part(text="ping")])
-            request = v1.GenerateRequest(
-                messages=[message], config=v1.GenerationConfig(max_output_tokens=1)
-            )
-            flags = table.flags_of(endpoint.provider, probe.model)
-            target = CodecTarget(probe.model, None, flags)
-            wire = endpoint.codec.encode_generate(request, target, stream=False)
-            method, path, headers, body = wire.method, wire.path, wire.headers, wire.body
-        else:
-            method, path, headers, body = "GET", probe.path, (), b""
-        return HttpRequest(
-            method,
-            endpoint.base_url + path,
-            endpoint.headers + headers,
-            body,
-            endpoint.connect_timeout,
-            _PATIENCE,
-            endpoint.max_body_bytes,
-        )
+        return None if is_wrong_path(probe, refusal) else refusal
 
     def _tell(self, table: Table, deployment: Deployment, error: UpstreamError | None) -> None:
         health, slot = table.health, deployment.slot
@@ -124,3 +102,56 @@ class Prober:
         elif health.state(slot, now) == v1.CIRCUIT_STATE_HALF_OPEN and health.available(slot, now):
             health.begin(slot, now)
             health.succeed(slot, now, health.latency(slot) or 0.0)
+
+
+async def probe_once(
+    http: HttpClient,
+    endpoint: Endpoint,
+    probe: Probe,
+    flags: Mapping[str, str | int | bool],
+    headers: Headers,
+) -> UpstreamError | None:
+    """What went wrong when a provider was asked under these headers; None if it answered 2xx.
+
+    `flags` are those of the probe's model.
+    """
+    request = _request(endpoint, probe, flags, headers)
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            reply = await http.fetch(request)
+    except UpstreamError as error:
+        return error
+    except TimeoutError:
+        return UpstreamError(v1.ERROR_REASON_TIMEOUT, f"no answer within {_PATIENCE:g} s")
+    if 200 <= reply.status < 300:
+        return None
+    return endpoint.codec.decode_error(reply.status, reply.headers, reply.body)
+
+
+def is_wrong_path(probe: Probe, refusal: UpstreamError) -> bool:
+    """Whether a host merely lacks what it was asked for, which says nothing of it."""
+    return not probe.model and refusal.reason == v1.ERROR_REASON_MODEL_NOT_FOUND
+
+
+def _request(
+    endpoint: Endpoint, probe: Probe, flags: Mapping[str, str | int | bool], headers: Headers
+) -> HttpRequest:
+    method, path, body = "GET", probe.path, b""
+    if probe.model:
+        message = v1.Message(role=v1.ROLE_USER, parts=[v1.Part(text="ping")])
+        request = v1.GenerateRequest(
+            messages=[message], config=v1.GenerationConfig(max_output_tokens=1)
+        )
+        target = CodecTarget(probe.model, None, flags)
+        wire = endpoint.codec.encode_generate(request, target, stream=False)
+        method, path, body = wire.method, wire.path, wire.body
+        headers += wire.headers
+    return HttpRequest(
+        method,
+        endpoint.base_url + path,
+        headers,
+        body,
+        endpoint.connect_timeout,
+        _PATIENCE,
+        endpoint.max_body_bytes,
+    )

@@ -18,8 +18,9 @@ from trunkline_server.engine.call import Call, Course
 from trunkline_server.engine.journey import Journey
 from trunkline_server.engine.needs import estimate_usage
 from trunkline_server.engine.race import race
+from trunkline_server.engine.table import Endpoint
 from trunkline_server.errors import TrunklineError, UpstreamError
-from trunkline_server.providers.codec import StreamDecoder
+from trunkline_server.providers.codec import StreamDecoder, WireRequest
 from trunkline_server.routing.snapshot import Deployment
 from trunkline_server.upstream.http import HttpStream
 from trunkline_server.upstream.sse import SseParser
@@ -85,20 +86,21 @@ class StreamLoop:
     async def _open(self, target: Deployment, hedged: bool) -> "_Answer":
         """Begins an answer and reads it up to its first delta, or to its end if it has none."""
         binding = self._table.binding(target)
-        codec = binding.endpoint.codec
+        endpoint = binding.endpoint
+        codec = endpoint.codec
         wire = codec.encode_generate(self._request, binding.target, stream=True)
-        attempt = Attempt(self._services, self._table, self._call, target, hedged=hedged)
+        attempt = Attempt(
+            self._services, self._table, self._call, target, endpoint.credential, hedged=hedged
+        )
         answer = _Answer(attempt, codec.stream_decoder())
         patience = _Patience(self._call.deadline - attempt.started, self._policy.first_byte_timeout)
         with answer.settled(patience):
             async with patience:
-                response = await self._services.http.open(
-                    http_request(binding.endpoint, wire, self._call)
-                )
-                answer.opened(response)
-                if not 200 <= response.status < 300:
-                    body = await response.read()
-                    raise codec.decode_error(response.status, response.headers, body)
+                refusal = await self._ask(answer, endpoint, wire)
+                if refusal is not None and attempt.repeats(refusal):
+                    refusal = await self._ask(answer, endpoint, wire)
+                if refusal is not None:
+                    raise refusal
                 async for chunk in answer.more():
                     answer.read(chunk)
                     if answer.unsent:
@@ -107,6 +109,18 @@ class StreamLoop:
                 else:
                     answer.finish(self._request)
         return answer
+
+    async def _ask(
+        self, answer: "_Answer", endpoint: Endpoint, wire: WireRequest
+    ) -> UpstreamError | None:
+        """Sends the request and waits for the response's headers; gives the vendor's refusal."""
+        request = http_request(endpoint, wire, self._call, answer.attempt.headers)
+        response = await self._services.http.open(request)
+        answer.opened(response)
+        if 200 <= response.status < 300:
+            return None
+        body = await response.read()
+        return endpoint.codec.decode_error(response.status, response.headers, body)
 
     async def _relay(self, answer: "_Answer") -> v1.StreamEnd:
         """Sends what has been read and what is still to come."""
@@ -162,7 +176,8 @@ class _Answer:
         self._response: HttpStream | None = None
 
     def opened(self, response: HttpStream) -> None:
-        """Notes the response, which is then closed with the answer."""
+        """Notes the response, which is then closed with the answer; one that was refused before
+        it has been read to its end."""
         self._response = response
 
     def more(self) -> AsyncIterator[bytes]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from trunkline_server.engine.ports import Caller
+from trunkline_server.engine.ports import Caller, Credential, Headers
 from trunkline_server.providers.codec import Codec, CodecTarget
 from trunkline_server.routing.health import HealthTable
 from trunkline_server.routing.snapshot import Deployment, Snapshot
@@ -14,24 +14,35 @@ _MEMO_LIMIT = 4096
 
 
 @dataclass(frozen=True, slots=True)
+class FixedCredential:
+    """A credential that never changes; `secrets` are the parts of the headers that nobody may
+    see."""
+
+    headers: Headers = field(repr=False)
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+
+    def refused(self, headers: Headers) -> Headers | None:
+        """As Credential.refused: there is no other."""
+        return None
+
+    def redacted(self, message: str, headers: Headers) -> str:
+        """As Credential.redacted."""
+        for secret in self.secrets:
+            message = message.replace(secret, "[redacted]")
+        return message
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
-    """How to reach one provider. `headers` hold its credentials and stay out of the repr;
-    `secrets` are the parts of them that must never be told on."""
+    """How to reach one provider. `credential` gives the headers of every request."""
 
     provider: str
     codec: Codec
     base_url: str
-    headers: tuple[tuple[str, str], ...] = field(repr=False)
-    secrets: tuple[str, ...] = field(default=(), repr=False)
+    credential: Credential = field(repr=False)
     connect_timeout: float = 5.0
     header_timeout: float = 600.0
     max_body_bytes: int = 64 * 1024 * 1024
-
-    def redacted(self, message: str) -> str:
-        """A vendor's message without this endpoint's secrets: some vendors quote the key."""
-        for secret in self.secrets:
-            message = message.replace(secret, "[redacted]")
-        return message
 
 
 @dataclass(frozen=True, slots=True)

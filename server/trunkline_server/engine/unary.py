@@ -8,8 +8,11 @@ from trunkline_server.engine.journey import Journey
 from trunkline_server.engine.limit import within
 from trunkline_server.engine.operations import Operation, RequestT, ResponseT
 from trunkline_server.engine.race import race
+from trunkline_server.engine.table import Endpoint
 from trunkline_server.errors import TrunklineError, UpstreamError
+from trunkline_server.providers.codec import WireRequest
 from trunkline_server.routing.snapshot import Deployment
+from trunkline_server.upstream.http import HttpResponse
 
 
 class UnaryLoop(Generic[RequestT, ResponseT]):
@@ -74,14 +77,18 @@ class UnaryLoop(Generic[RequestT, ResponseT]):
         endpoint = binding.endpoint
         codec = endpoint.codec
         wire = self._operation.encode(codec, self._request, binding.target)
-        attempt = Attempt(services, table, call, target, hedged=hedged)
+        attempt = Attempt(services, table, call, target, endpoint.credential, hedged=hedged)
         limit = call.deadline - attempt.started
         if self._policy.attempt_timeout:
             limit = min(limit, self._policy.attempt_timeout)
         try:
-            reply = await within(limit, services.http.fetch(http_request(endpoint, wire, call)))
+            request = http_request(endpoint, wire, call, attempt.headers)
+            reply = await within(limit, services.http.fetch(request))
             if not 200 <= reply.status < 300:
-                raise codec.decode_error(reply.status, reply.headers, reply.body)
+                refusal = codec.decode_error(reply.status, reply.headers, reply.body)
+                if not attempt.repeats(refusal):
+                    raise refusal
+                reply = await self._repeat(attempt, endpoint, wire, limit)
             response = self._operation.decode(codec, reply.body, self._request)
         except UpstreamError as error:
             attempt.fail(error)
@@ -97,3 +104,15 @@ class UnaryLoop(Generic[RequestT, ResponseT]):
             raise
         attempt.succeed(reply.status, response.usage)
         return response
+
+    async def _repeat(
+        self, attempt: Attempt, endpoint: Endpoint, wire: WireRequest, limit: float
+    ) -> HttpResponse:
+        """Sends the request again under the attempt's new headers, in the time that is left."""
+        services = self._services
+        left = limit - (services.clock.monotonic() - attempt.started)
+        request = http_request(endpoint, wire, self._call, attempt.headers)
+        reply = await within(left, services.http.fetch(request))
+        if not 200 <= reply.status < 300:
+            raise endpoint.codec.decode_error(reply.status, reply.headers, reply.body)
+        return reply

@@ -6,7 +6,7 @@ under the other, so that no call fails whichever of the two the vendor's machine
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -31,6 +31,17 @@ class CanaryError(SecretError):
 
 class NothingToRollBackError(SecretError):
     """There is no previous credential, or its grace period is over."""
+
+
+def bundle(values: Sequence[str]) -> str:
+    """The secrets of a provider's headers as one value, which is rotated as a whole: no header
+    can hold the line breaks between them."""
+    return "\n".join(values)
+
+
+def parts(value: SecretValue) -> tuple[str, ...]:
+    """The secrets in a value, as `bundle` took them."""
+    return tuple(value.value.split("\n"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +96,27 @@ class Credential:
         if previous is None or self._clock.monotonic() >= self._grace_ends:
             return None
         return previous.headers if previous.headers != headers else None
+
+    def redacted(self, message: str, headers: Headers) -> str:
+        """A message without the values of this credential, whichever generation a vendor quotes.
+
+        `headers` are those that a request was sent under: long ones outlive their credential.
+        """
+        for secret in self._hidden(headers):
+            message = message.replace(secret, "[redacted]")
+        return message
+
+    def _hidden(self, headers: Headers) -> list[str]:
+        """Every value that may have been sent, the longest first: one may contain another."""
+        found = set(parts(self.current.value))
+        if self.previous is not None:
+            found.update(parts(self.previous.value))
+        if headers is not self.headers:
+            for header in headers:
+                if header not in self.headers:
+                    # With and without what stands before the value, such as "Bearer ".
+                    found.update((header[1], header[1].rpartition(" ")[2]))
+        return sorted(found - {""}, key=len, reverse=True)
 
     def switch(self, new: Generation, grace: float) -> None:
         """Makes `new` the current one; the one in use stays as the previous for the grace."""

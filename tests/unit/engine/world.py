@@ -12,7 +12,8 @@ from trunkline_server.engine.attempt import Services
 from trunkline_server.engine.budget import RetryBudget
 from trunkline_server.engine.call import Call
 from trunkline_server.engine.engine import Engine
-from trunkline_server.engine.table import Endpoint, Table
+from trunkline_server.engine.ports import Credential
+from trunkline_server.engine.table import Endpoint, FixedCredential, Table
 from trunkline_server.errors import TrunklineError
 from trunkline_server.governance.principal import ANONYMOUS
 from trunkline_server.routing.health import HealthTable
@@ -53,6 +54,8 @@ class World:
     budget: RetryBudget = field(default_factory=RetryBudget)
     flags: Mapping[str, Mapping[str, str | int | bool]] = field(default_factory=dict)
     priced: bool = True
+    # None: one that never changes.
+    credential: Credential | None = None
 
     def __post_init__(self) -> None:
         price = Price.flat(Rates(input=Decimal(2), output=Decimal(8))) if self.priced else None
@@ -77,8 +80,8 @@ class World:
                 provider,
                 PlainCodec(),
                 f"http://{provider}",
-                (("authorization", f"Bearer {SECRET}"),),
-                secrets=(SECRET,),
+                self.credential
+                or FixedCredential((("authorization", f"Bearer {SECRET}"),), (SECRET,)),
             )
             for provider in PROVIDERS
         }
