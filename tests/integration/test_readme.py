@@ -215,7 +215,7 @@ class TestConfigurations:
     @pytest.fixture
     def filled_in(self, tmp_path: Path) -> tuple[str, Path]:
         """The example with every setting that it leaves out, and a folder with its files."""
-        text = re.sub(r"^( *)#(?=[a-z])", r"\1", EXAMPLE.read_text("utf-8"), flags=re.MULTILINE)
+        text = re.sub(r"^( *)#(?=[a-z-])", r"\1", EXAMPLE.read_text("utf-8"), flags=re.MULTILINE)
         for path in re.findall(r"\btls/[\w.-]+", text):
             (tmp_path / path).parent.mkdir(exist_ok=True)
             (tmp_path / path).write_text("pem")

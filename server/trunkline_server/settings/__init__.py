@@ -1,7 +1,24 @@
 """The configuration: one file and the environment, read once and checked whole."""
 
 from trunkline_server.settings import values as read
+from trunkline_server.settings.access import (
+    AccessPolicySettings,
+    AccessSettings,
+    BindingSettings,
+    CallersSettings,
+    ConditionsSettings,
+    GrantSettings,
+    RoleSettings,
+    WindowSettings,
+)
+from trunkline_server.settings.audit import AuditSettings
 from trunkline_server.settings.checks import Known, ProviderKind, check_settings, deployment_name
+from trunkline_server.settings.identity import (
+    CertificateSettings,
+    IssuerSettings,
+    KeySettings,
+    RetiredSecretSettings,
+)
 from trunkline_server.settings.parse import load, parse, read_records, usual_key
 from trunkline_server.settings.problems import (
     ConfigError,
@@ -20,7 +37,6 @@ from trunkline_server.settings.schema import (
     CapabilitySettings,
     DeploymentSettings,
     HedgeSettings,
-    KeySettings,
     PolicySettings,
     PriceSettings,
     ProbeSettings,
@@ -34,19 +50,29 @@ from trunkline_server.settings.schema import (
 )
 from trunkline_server.settings.secrets import Secret, resolve_secret
 from trunkline_server.settings.state import LedgerSettings, StateSettings
+from trunkline_server.settings.tenants import ProjectSettings, TenantSettings, TierSettings
 
 __all__ = [
     "NO_HEDGE",
+    "AccessPolicySettings",
+    "AccessSettings",
     "AttemptSettings",
+    "AuditSettings",
     "AuthSettings",
     "BalanceSettings",
+    "BindingSettings",
     "BreakerSettings",
     "BudgetSettings",
+    "CallersSettings",
     "CapabilitySettings",
+    "CertificateSettings",
+    "ConditionsSettings",
     "ConfigError",
     "DeploymentSettings",
+    "GrantSettings",
     "HedgeSettings",
     "InvalidValueError",
+    "IssuerSettings",
     "KeySettings",
     "Known",
     "LedgerSettings",
@@ -55,16 +81,22 @@ __all__ = [
     "PriceSettings",
     "ProbeSettings",
     "Problem",
+    "ProjectSettings",
     "ProviderKind",
     "ProviderSettings",
+    "RetiredSecretSettings",
     "RetryBudgetSettings",
+    "RoleSettings",
     "RoutingSettings",
     "Secret",
     "ServerSettings",
     "Settings",
     "StateSettings",
     "TelemetrySettings",
+    "TenantSettings",
+    "TierSettings",
     "TlsSettings",
+    "WindowSettings",
     "check_settings",
     "deployment_name",
     "list_of",

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from ipaddress import ip_address
 
+from trunkline_server.settings.access_checks import check_access
 from trunkline_server.settings.problems import Problem, suggestion
 from trunkline_server.settings.schema import (
     DeploymentSettings,
@@ -60,6 +61,7 @@ def check_settings(settings: Settings, known: Known, lines: Mapping[str, int]) -
         *_timings(settings),
         *_ledger(settings),
         *_quotas(settings),
+        *check_access(settings),
     )
     for path, message in complaints:
         yield Problem(_line(path, lines), path, message)
@@ -78,11 +80,12 @@ def _server(settings: Settings) -> Iterator[Complaint]:
     if tls is not None and tls.require_client_cert and tls.client_ca is None:
         yield "server.tls.require_client_cert", "needs client_ca, which says whose certificates"
     open_to_others = not _is_loopback(server.listen)
-    if open_to_others and not settings.keys and not server.allow_unauthenticated:
+    known_callers = settings.keys or settings.issuers or settings.certificates
+    if open_to_others and not known_callers and not server.allow_unauthenticated:
         yield (
             "server.listen",
-            f"other machines reach {server.listen} and no keys are configured; add keys, listen "
-            "on 127.0.0.1, or set server.allow_unauthenticated: true",
+            f"other machines reach {server.listen} and no keys are configured; add keys, issuers "
+            "or certificates, listen on 127.0.0.1, or set server.allow_unauthenticated: true",
         )
     if server.ops_listen == server.listen:
         yield "server.ops_listen", f"is the same address as server.listen, {server.listen}"
@@ -208,12 +211,8 @@ def _models(settings: Settings) -> Iterator[Complaint]:
 
 
 def _keys(settings: Settings) -> Iterator[Complaint]:
-    for part, values in (
-        ("name", [key.name for key in settings.keys]),
-        ("hash", [key.hash for key in settings.keys]),
-    ):
-        for index, first in _repeats(values):
-            yield f"keys[{index}].{part}", f"is that of keys[{first}] too"
+    for index, first in _repeats([key.name for key in settings.keys]):
+        yield f"keys[{index}].name", f"is that of keys[{first}] too"
 
 
 def _repeats(values: Iterable[object]) -> Iterator[tuple[int, int]]:

@@ -11,10 +11,24 @@ from pathlib import Path
 from typing import Annotated
 
 from trunkline_server.settings import values as read
+from trunkline_server.settings.access import (
+    AccessPolicySettings,
+    AccessSettings,
+    BindingSettings,
+    RoleSettings,
+)
+from trunkline_server.settings.audit import AuditSettings
+from trunkline_server.settings.identity import (
+    CertificateSettings,
+    IssuerSettings,
+    KeySettings,
+    key,
+)
 from trunkline_server.settings.quotas import BudgetSettings, LimitSettings
-from trunkline_server.settings.records import blank, list_of, map_of, record
+from trunkline_server.settings.records import list_of, map_of, record
 from trunkline_server.settings.secrets import Secret
 from trunkline_server.settings.state import LedgerSettings, StateSettings
+from trunkline_server.settings.tenants import ProjectSettings, TenantSettings, TierSettings
 from trunkline_server.settings.values import Context, Reader
 from trunkline_server.settings.yaml_source import Node
 
@@ -310,36 +324,6 @@ class RoutingSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KeySettings:
-    """`keys[]`: one key that callers may show, known by its hash alone."""
-
-    # For logs, metrics and reports.
-    name: Annotated[str, read.text]
-    # sha256: and 64 hexadecimal digits, as `trunkline hash-key` prints.
-    hash: Annotated[bytes, read.key_hash]
-    # Shell patterns over public model names, and over names of routes.
-    models: Annotated[tuple[str, ...], read.texts] = ("*",)
-    routes: Annotated[tuple[str, ...], read.texts] = ("*",)
-    # Unix seconds; in the file a date or a time. None: never.
-    expires: Annotated[float | None, read.moment] = None
-    # Who pays, for limits, budgets and the ledger. Empty: nobody in particular.
-    tenant: Annotated[str, read.text] = ""
-    project: Annotated[str, read.text] = ""
-    service: Annotated[str, read.text] = ""
-
-
-def _key(node: Node, context: Context) -> KeySettings:
-    if node.kind != "map" or "key" in node.entries:
-        context.report(
-            node.entries.get("key", node),
-            "keys do not stand in this file, their hashes do; write name and hash, and make the "
-            f"hash with: {read.HASH_COMMAND}",
-        )
-        return blank(KeySettings)
-    return record(KeySettings)(node, context)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class TelemetrySettings:
     """`telemetry`: logs and traces. Metrics are at `server.ops_listen`."""
 
@@ -373,7 +357,7 @@ class Settings:
     )
     routing: Annotated[RoutingSettings, record(RoutingSettings)] = RoutingSettings()
     # None: callers need none, where that is allowed.
-    keys: Annotated[tuple[KeySettings, ...], list_of(_key)] = ()
+    keys: Annotated[tuple[KeySettings, ...], list_of(key)] = ()
     telemetry: Annotated[TelemetrySettings, record(TelemetrySettings)] = TelemetrySettings()
     state: Annotated[StateSettings, record(StateSettings)] = field(default_factory=StateSettings)
     ledger: Annotated[LedgerSettings, record(LedgerSettings)] = field(
@@ -386,6 +370,36 @@ class Settings:
     budgets: Annotated[dict[str, BudgetSettings], map_of(record(BudgetSettings))] = field(
         default_factory=dict
     )
+    # By name; projects by TENANT/PROJECT.
+    tenants: Annotated[dict[str, TenantSettings], map_of(record(TenantSettings))] = field(
+        default_factory=dict
+    )
+    projects: Annotated[dict[str, ProjectSettings], map_of(record(ProjectSettings))] = field(
+        default_factory=dict
+    )
+    tiers: Annotated[dict[str, TierSettings], map_of(record(TierSettings))] = field(
+        default_factory=dict
+    )
+    access: Annotated[AccessSettings, record(AccessSettings)] = field(
+        default_factory=AccessSettings
+    )
+    roles: Annotated[dict[str, RoleSettings], map_of(record(RoleSettings))] = field(
+        default_factory=dict
+    )
+    bindings: Annotated[dict[str, BindingSettings], map_of(record(BindingSettings))] = field(
+        default_factory=dict
+    )
+    policies: Annotated[dict[str, AccessPolicySettings], map_of(record(AccessPolicySettings))] = (
+        field(default_factory=dict)
+    )
+    issuers: Annotated[dict[str, IssuerSettings], map_of(record(IssuerSettings))] = field(
+        default_factory=dict
+    )
+    certificates: Annotated[
+        tuple[CertificateSettings, ...], list_of(record(CertificateSettings))
+    ] = ()
+    # None: no audit trail is kept.
+    audit: Annotated[AuditSettings | None, record(AuditSettings)] = None
     # Not keys: the files besides the configuration that its values come from.
     files: tuple[Path, ...] = ()
 

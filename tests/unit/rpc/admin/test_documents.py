@@ -12,14 +12,26 @@ from tests.support.admin_validator import ENVIRONMENT
 from tests.unit.rpc.admin.scribble import scribbled
 from trunkline import v1
 from trunkline.admin import v1 as admin
-from trunkline_server.rpc.admin.documents import DocumentError, from_document, to_document
+from trunkline_server.rpc.admin.documents import METADATA, DocumentError, from_document, to_document
 from trunkline_server.rpc.admin.kinds import KINDS
-from trunkline_server.settings import parse
+from trunkline_server.settings import (
+    AccessPolicySettings,
+    BindingSettings,
+    CallersSettings,
+    ConditionsSettings,
+    GrantSettings,
+    KeySettings,
+    ProjectSettings,
+    RoleSettings,
+    TenantSettings,
+    TierSettings,
+    WindowSettings,
+    parse,
+)
 from trunkline_server.settings.schema import (
     AttemptSettings,
     BalanceSettings,
     DeploymentSettings,
-    KeySettings,
     PolicySettings,
     PriceSettings,
     ProbeSettings,
@@ -123,6 +135,16 @@ def test_documents_lose_nothing(message: Any) -> None:
         (admin.Attempts, AttemptSettings),
         (admin.Balance, BalanceSettings),
         (admin.ProviderProbe, ProbeSettings),
+        (admin.Tenant, TenantSettings),
+        (admin.Project, ProjectSettings),
+        (admin.Tier, TierSettings),
+        (admin.Role, RoleSettings),
+        (admin.Grant, GrantSettings),
+        (admin.Binding, BindingSettings),
+        (admin.CallerMatch, CallersSettings),
+        (admin.Policy, AccessPolicySettings),
+        (admin.Conditions, ConditionsSettings),
+        (admin.TimeWindow, WindowSettings),
     ],
 )
 def test_fields_are_those_of_the_file(message: Any, settings: Any) -> None:
@@ -136,7 +158,8 @@ def test_fields_are_those_of_the_file(message: Any, settings: Any) -> None:
 def test_a_key_has_the_fields_of_the_file() -> None:
     of_message = {row.name for row in admin.Key.DESCRIPTOR.fields}
     # The hash is set by the router and told to nobody.
-    assert set(KeySettings.__annotations__) - of_message <= {"hash"}
+    assert set(KeySettings.__annotations__) - of_message == {"hash"}
+    assert of_message - set(KeySettings.__annotations__) == METADATA - {"name"}
 
 
 def test_every_kind_has_the_five_fields_in_front() -> None:
