@@ -11,19 +11,41 @@ from bench.payloads import MODEL
 
 KEY = "tk_the_bench_is_the_caller"
 UPSTREAM_KEY = "sk-of-the-bench"
-ENVIRONMENT = {"BENCH_UPSTREAM_KEY": UPSTREAM_KEY}
+_DATABASE = "BENCH_DATABASE"
 # What callers send when keys are on.
 BEARER = {"authorization": f"Bearer {KEY}"}
 _PRICE = {"input": "2", "output": "8", "cached_input": "0.5"}
 _CHAT = ["chat", "streaming", "tools"]
 
 
+# What no bench reaches, so that no call is denied.
+_CALLS_A_SECOND = 1_000_000
+_DOLLARS = "1000000"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """What is kept of calls, and where. Each store has a value for the router's own."""
+
+    # A limit on each key's requests and a budget for each project: exact, leased, or "" for none.
+    limit: str = "exact"
+    budget: str = "exact"
+    ledger: bool = True
+    # The Redis that counts for limits and budgets; "" is the worker's memory.
+    redis: str = ""
+    # The Postgres that the ledger goes to; "" is a SQLite file beside the configuration.
+    postgres: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """What varies between the configurations of scenarios."""
+    """What varies between the configurations of scenarios. The default has all features on, with
+    the stores that need no server."""
 
     # Keys, traces of one call in a hundred to a sink, and logs at info; metrics are always on.
     features: bool = True
+    # None: no limit, no budget, no ledger.
+    state: State | None = State()
     # What the upstream does for each deployment, as the knobs of bench/upstream, in priority
     # order.
     deployments: Sequence[str] = ("",)
@@ -35,9 +57,24 @@ class Setup:
     tls: tuple[Path, Path] | None = None
 
 
-def router_config(upstream: str, setup: Setup) -> str:
+# Keys and state off, and logs of errors only.
+BARE = Setup(features=False, state=None)
+# Everything but limits, budgets and the ledger.
+STATELESS = Setup(state=None)
+
+
+def environment(setup: Setup) -> dict[str, str]:
+    """The variables that a router of this setup reads."""
+    found = {"BENCH_UPSTREAM_KEY": UPSTREAM_KEY}
+    if setup.state is not None and setup.state.postgres:
+        found[_DATABASE] = setup.state.postgres
+    return found
+
+
+def router_config(upstream: str, setup: Setup, name: str = "router") -> str:
     """One model, `bench`, whose deployments are the upstream with different knobs; one for
-    embeddings, `bench-embed`; and the provider `any`, for models whose names carry knobs."""
+    embeddings, `bench-embed`; and the provider `any`, for models whose names carry knobs. Files
+    of the router's own begin with `name`."""
     kinds = sorted(set(setup.deployments))
     providers = {knobs: f"upstream-{index}" for index, knobs in enumerate(kinds)}
     policy: dict[str, Any] = {
@@ -76,7 +113,8 @@ def router_config(upstream: str, setup: Setup) -> str:
     }
     if setup.features:
         digest = hashlib.sha256(KEY.encode()).hexdigest()
-        config["keys"] = [{"name": "bench", "hash": f"sha256:{digest}"}]
+        owner = {"tenant": "bench", "project": "bench"}
+        config["keys"] = [{"name": "bench", "hash": f"sha256:{digest}", **owner}]
         config["telemetry"] |= {"otlp_endpoint": f"http://{upstream}", "trace_ratio": 0.01}
     if setup.patient_breaker:
         config["routing"] = {
@@ -87,11 +125,32 @@ def router_config(upstream: str, setup: Setup) -> str:
             },
             "retry_budget": {"ratio": 10, "min_per_second": 100_000},
         }
+    if setup.state is not None:
+        config |= _kept(setup.state, name)
     if setup.tls is not None:
         cert, key = setup.tls
         config["server"]["tls"] = {"cert": str(cert), "key": str(key)}
     # JSON is YAML.
     return json.dumps(config, indent=1)
+
+
+def _kept(state: State, name: str) -> dict[str, Any]:
+    """The sections of limits, budgets, the ledger and the stores."""
+    config: dict[str, Any] = {"state": {}}
+    if state.redis:
+        config["state"]["redis"] = state.redis
+    if state.ledger:
+        # It has a password, which stands in no configuration.
+        database = f"env:{_DATABASE}" if state.postgres else f"sqlite:///{name}.db"
+        config["state"]["database"] = database
+        config["ledger"] = {"journal": f"{name}-journal"}
+    if state.limit:
+        rate = {"measure": "requests", "scope": "key", "amount": _CALLS_A_SECOND, "per": "second"}
+        config["limits"] = {"per-key": {**rate, "mode": state.limit}}
+    if state.budget:
+        budget = {"scope": "project", "amount": _DOLLARS, "mode": state.budget}
+        config["budgets"] = {"per-project": budget}
+    return config
 
 
 def _deployment(index: int, provider: str) -> dict[str, Any]:

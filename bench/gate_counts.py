@@ -7,18 +7,22 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 
 from prometheus_client import CollectorRegistry
 
-from bench.common.child import BenchError
+from bench.common.child import BenchError, Running
 from bench.common.counting import Count, function_calls, instructions, moving_system_calls
 from bench.common.load import Load
-from bench.configs import BEARER, ENVIRONMENT, Setup, router_config
+from bench.common.procfs import await_rest
+from bench.configs import BEARER, STATELESS, Setup, State, environment, router_config
 from bench.payloads import generate_request, route_request
+from bench.stores import started
 from bench.subjects import Bench
+from trunkline_server.app.bookkeeping import books_kept, prepare_database
+from trunkline_server.app.quotas import quotas_kept
 from trunkline_server.app.worker import Worker
 from trunkline_server.catalogue.known import known
 from trunkline_server.catalogue.prices import PriceBook
@@ -62,46 +66,75 @@ def _loads(bench: Bench) -> _Loads:
     )
 
 
+Send = Callable[[Load], Awaitable[None]]
+
+
 async def in_process(bench: Bench) -> dict[str, float]:
     """Serves in this process and counts what calls execute. Raises BenchError."""
     configure_logging("info", "json")
-    config = router_config(bench.upstream.address, Setup())
-    settings = parse(config, "gate.yaml", ENVIRONMENT, known())
-    worker = Worker(settings, PriceBook(), Metrics(CollectorRegistry()), SystemClock())
-    port = await worker.start()
-
-    async def send(load: Load) -> None:
-        outcome = await asyncio.to_thread(bench.generators.send_grpc, f"127.0.0.1:{port}", load)
-        if outcome.ok != load.calls:
-            raise BenchError(f"{load.method}: {outcome.ok} of {load.calls}: {outcome.errors}")
-
-    try:
-        return await _counts(_loads(bench), send, bench)
-    finally:
-        await worker.drain(notice=0.0)
+    loads = _loads(bench)
+    async with _serving(bench, STATELESS, "stateless") as send:
+        found = await _counts(loads, send, bench)
+    # The ledger is kept in SQLite, whose statements another thread executes; what prepares and
+    # awaits them is counted with the calls they are of.
+    async with _serving(bench, Setup(), "state") as send:
+        await send(loads.generate)
+        for kind in _KINDS:
+            count = await _count(kind, loads.generate, send)
+            found[f"Generate with limit, budget, ledger: {kind}"] = count
+    return found
 
 
-async def _counts(
-    loads: _Loads, send: Callable[[Load], Awaitable[None]], bench: Bench
-) -> dict[str, float]:
-    kinds: dict[str, Callable[[], AbstractContextManager[Count]]] = {
-        "function calls": function_calls,
-        "instructions": instructions,
-    }
+@asynccontextmanager
+async def _serving(bench: Bench, setup: Setup, name: str) -> AsyncGenerator[Send]:
+    """A worker in this process, and what sends it a load."""
+    config = router_config(bench.upstream.address, setup, name)
+    place = str(bench.scratch / f"{name}.yaml")
+    settings = parse(config, place, environment(setup), known())
+    clock, metrics = SystemClock(), Metrics(CollectorRegistry())
+    await prepare_database(settings)
+    async with (
+        books_kept(settings, clock, metrics) as books,
+        quotas_kept(settings, clock, metrics, books) as quotas,
+    ):
+        worker = Worker(settings, PriceBook(), metrics, clock, books=books, quotas=quotas)
+        port = await worker.start()
 
-    async def count(kind: str, load: Load) -> float:
-        with kinds[kind]() as counted:
-            await send(load)
-            return counted() / load.calls
+        async def send(load: Load) -> None:
+            outcome = await asyncio.to_thread(bench.generators.send_grpc, f"127.0.0.1:{port}", load)
+            if outcome.ok != load.calls:
+                raise BenchError(f"{load.method}: {outcome.ok} of {load.calls}: {outcome.errors}")
+            while books is not None and books.ledger.waiting:  # noqa: ASYNC110 - sizes of files
+                await asyncio.sleep(0.01)
 
+        try:
+            yield send
+        finally:
+            await worker.drain(notice=0.0)
+
+
+_KINDS: Mapping[str, Callable[[], AbstractContextManager[Count]]] = {
+    "function calls": function_calls,
+    "instructions": instructions,
+}
+
+
+async def _count(kind: str, load: Load, send: Send) -> float:
+    """So many of a kind for each call of a load."""
+    with _KINDS[kind]() as counted:
+        await send(load)
+        return counted() / load.calls
+
+
+async def _counts(loads: _Loads, send: Send, bench: Bench) -> dict[str, float]:
     for load in (loads.route, loads.generate, loads.long_stream):
         await send(load)
     found: dict[str, float] = {}
-    for kind in kinds:
-        found[f"Route: {kind}"] = await count(kind, loads.route)
-        found[f"Generate: {kind}"] = await count(kind, loads.generate)
-        long = await count(kind, loads.long_stream)
-        short = await count(kind, loads.short_stream)
+    for kind in _KINDS:
+        found[f"Route: {kind}"] = await _count(kind, loads.route, send)
+        found[f"Generate: {kind}"] = await _count(kind, loads.generate, send)
+        long = await _count(kind, loads.long_stream, send)
+        short = await _count(kind, loads.short_stream, send)
         found[f"stream chunk: {kind}"] = (long - short) / _CHUNKS
     many = replace(loads.generate, calls=1_000, concurrency=16, connections=4)
     await send(many)
@@ -123,29 +156,85 @@ def _blocks() -> int:
     return sys.getallocatedblocks()
 
 
+_MOVED = "Generate: system calls that move bytes"
+_MOVED_WITH_STATE = "Generate with limit, budget, ledger: system calls that move bytes"
+
+
 def system_calls(bench: Bench) -> tuple[dict[str, float], dict[str, str]]:
     """System calls that move bytes per call, and why they could not be counted."""
-    name = "Generate: system calls that move bytes"
     strace = shutil.which("strace")
     if strace is None:
-        return {}, {name: "strace was not found; install it"}
-    loads = _loads(bench)
-    with bench.router(Setup()) as router:
-        bench.generators.send_grpc(router.address, loads.generate)
+        missing = "strace was not found; install it"
+        return {}, {_MOVED: missing, _MOVED_WITH_STATE: missing}
+    found, skipped = {}, {}
+    for name, setup in ((_MOVED, STATELESS), (_MOVED_WITH_STATE, Setup())):
+        count = _moved(bench, strace, setup)
+        if isinstance(count, str):
+            skipped[name] = count
+        else:
+            found[name] = count
+    return found, skipped
+
+
+def _moved(bench: Bench, strace: str, setup: Setup) -> float | str:
+    """System calls that move bytes for each Generate, or why they could not be counted."""
+    load = _loads(bench).generate
+    with bench.router(setup) as router:
+        bench.generators.send_grpc(router.address, load)
         summary = bench.scratch / "strace.txt"
         command = [strace, "-c", "-f", "-o", str(summary), "-p", str(router.pid)]
         tracer = subprocess.Popen(command, stderr=subprocess.PIPE)
         try:
             if (refusal := _attached(tracer)) is not None:
-                return {}, {name: refusal}
-            bench.generators.send_grpc(router.address, loads.generate)
+                return refusal
+            bench.generators.send_grpc(router.address, load)
         finally:
             tracer.send_signal(signal.SIGINT)
             tracer.wait(30)
     count = moving_system_calls(summary.read_text())
     if not count:
         raise BenchError(f"strace counted nothing:\n{summary.read_text()[:1000]}")
-    return {name: count / loads.generate.calls}, {}
+    return count / load.calls
+
+
+# Sent to routers with shared state; what leases and batches take is spread over many calls.
+_ROUND_TRIP_CALLS = 3_000
+
+
+def round_trips(bench: Bench) -> tuple[dict[str, float], dict[str, str]]:
+    """What is asked of real stores for each call, and why it could not be counted.
+
+    Redis counts what it has read, each read being a round trip while calls come one after
+    another; Postgres logs each statement.
+    """
+    names = {
+        "exact": "exact limit and budget: Redis round trips",
+        "leased": "leased limit and budget: Redis round trips",
+        "ledger": "ledger: SQL statements",
+    }
+    load = replace(_loads(bench).generate, calls=_ROUND_TRIP_CALLS)
+    found: dict[str, float] = {}
+    with started(log_statement="all") as stores:
+        if stores.redis is None or stores.postgres is None:
+            return {}, dict.fromkeys(names.values(), "; ".join(stores.missing))
+        redis, postgres = stores.redis, stores.postgres
+
+        def sent(router: Running, counter: Callable[[], int]) -> float:
+            bench.generators.send_grpc(router.address, load)
+            await_rest(router.pid)
+            before = counter()
+            bench.generators.send_grpc(router.address, load)
+            await_rest(router.pid)
+            return (counter() - before) / load.calls
+
+        for mode in ("exact", "leased"):
+            kept = State(limit=mode, budget=mode, ledger=False, redis=redis.database())
+            with bench.router(Setup(state=kept)) as router:
+                found[names[mode]] = sent(router, lambda: redis.counter("total_reads_processed"))
+        kept = State(limit="", budget="", postgres=postgres.database())
+        with bench.router(Setup(state=kept)) as router:
+            found[names["ledger"]] = sent(router, postgres.statements)
+    return found, {}
 
 
 def _attached(tracer: subprocess.Popen[bytes]) -> str | None:

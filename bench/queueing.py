@@ -16,7 +16,7 @@ import math
 import random
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -129,6 +129,45 @@ def capacity(service: Service, cpu_us: float, core_hour: float = CORE_HOUR) -> T
     )
 
 
+@dataclass(frozen=True, slots=True)
+class StoreUse:
+    """What one call takes of a store: its CPU in microseconds; commands of Redis or rows of
+    Postgres; bytes received or written to its log."""
+
+    cpu_us: float
+    work: float
+    volume: float
+
+    def as_json(self) -> dict[str, float]:
+        """For the JSON report."""
+        return asdict(self)
+
+
+def store_capacity(uses: Mapping[str, StoreUse], core_hour: float = CORE_HOUR) -> Table:
+    """What each of RATES asks of each store. A shard of Redis is one core: it serves commands by
+    one thread."""
+    rows = []
+    for rate in RATES:
+        for name, use in uses.items():
+            cores = rate * use.cpu_us / 1e6 / UTILISATION
+            rows.append(
+                [
+                    f"{rate:,} calls/s, {name}",
+                    f"{rate * use.work:,.0f}",
+                    f"{rate * use.volume / 1e6:,.1f}",
+                    f"{cores:,.1f}",
+                    f"{max(math.ceil(cores), 1):,}" if name.startswith("Redis") else "",
+                    f"{cores * core_hour:,.2f}",
+                ]
+            )
+    columns = ["case", "commands or rows/s", "MB/s", "cores", "shards", "USD/hour"]
+    return Table(
+        columns,
+        rows,
+        f"The stores' capacity at {UTILISATION:.0%} utilisation, {core_hour:g} USD per core-hour",
+    )
+
+
 def predicted(workers: int, one_worker: float, cores: int, machine_us: float) -> float:
     """The rate at which so many workers saturate on this machine, which the load generator and
     the upstream share: as many times one worker's, until the cores are spent. `machine_us` is
@@ -151,8 +190,14 @@ def main() -> int:
         return 1
     measured = scenarios["workers"]["service"]
     service = Service.of(measured["shape_ms"], measured["mean_ms"])
-    for line in lines(capacity(service, measured["cpu_us"], parsed.core_hour)):
-        print(line)
+    tables = [capacity(service, measured["cpu_us"], parsed.core_hour)]
+    stores = scenarios.get("state", {}).get("stores")
+    if stores:
+        uses = {name: StoreUse(**use) for name, use in stores.items()}
+        tables.append(store_capacity(uses, parsed.core_hour))
+    for table in tables:
+        for line in lines(table):
+            print(line)
     return 0
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from bench.common import tools
 from bench.common.child import Running, accepts, answers, child, free_address
 from bench.common.load import Generators
-from bench.configs import ENVIRONMENT, Setup, router_config
+from bench.configs import Setup, environment, router_config
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +70,24 @@ class Bench:
     ) -> AbstractContextManager[Running]:
         """A served router."""
         address, ops = free_address(), free_address()
-        config = router_config(self.upstream.address, setup)
-        path = self.file(f"router-{address[-5:]}.yaml", config.encode())
+        own = _file_name(address)
+        config = router_config(self.upstream.address, setup, own)
+        path = self.file(f"{own}.yaml", config.encode())
+        variables = environment(setup)
+        if setup.state is not None and setup.state.postgres:
+            tools.run_router("migrate", str(path), env=variables)
         command = [str(tools.router()), "serve", "--config", str(path), "--listen", address]
         command += ["--ops-listen", ops, "--workers", str(workers)]
-        return child(name, command, address, lambda: answers(ops, "/readyz"), env=ENVIRONMENT)
+        return child(name, command, address, lambda: answers(ops, "/readyz"), env=variables)
+
+    def database_of(self, router: Running) -> Path:
+        """The SQLite file of a router that keeps its ledger in one."""
+        return self.scratch / f"{_file_name(router.address)}.db"
+
+
+def _file_name(address: str) -> str:
+    """How the files of the router at this address begin."""
+    return f"router-{address.rpartition(':')[2]}"
 
 
 def upstream(program: Path, core: int | None) -> AbstractContextManager[Running]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from bench.common.child import BenchError, Running
 from bench.common.load import Load, Outcome
-from bench.common.procfs import cpu_seconds, machine_busy_seconds, resident_bytes
+from bench.common.procfs import await_rest, cpu_seconds, machine_busy_seconds, resident_bytes
 from bench.common.stats import Figure, figure
 
 Send = Callable[[str, Load], Outcome]
@@ -81,7 +81,9 @@ def measure(case: Case) -> _Sample:
     """One round of one case."""
     before, busy = cpu_seconds(case.server.pid), machine_busy_seconds()
     outcome = case.send(case.server.address, case.load)
-    spent, all_spent = cpu_seconds(case.server.pid) - before, machine_busy_seconds() - busy
+    all_spent = machine_busy_seconds() - busy
+    await_rest(case.server.pid)
+    spent = cpu_seconds(case.server.pid) - before
     if outcome.ok != case.load.calls and not (case.beyond and outcome.ok):
         raise BenchError(
             f"{case.name}: {outcome.ok} of {case.load.calls} calls succeeded: {outcome.errors}"

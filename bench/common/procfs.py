@@ -1,12 +1,16 @@
 """What Linux tells of a process and its descendants: CPU time and resident memory."""
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _PROC = Path("/proc")
+# A tree at rest spends at most so many ticks in so many seconds, in which all that is done now and
+# then has its turn.
+_REST_SECONDS, _REST_TICKS = 0.3, 1
 
 
 def _stat(pid: int) -> list[str] | None:
@@ -50,6 +54,18 @@ def cpu_seconds(pid: int) -> float:
             # utime, stime, cutime, cstime: fields 14 to 17, of which the first two are gone.
             ticks += sum(map(int, fields[11:15]))
     return ticks / _TICKS
+
+
+def await_rest(pid: int, patience: float = 30.0) -> None:
+    """Waits until the tree has next to nothing to do: what it still does for calls that it has
+    answered, such as sending their events to a database, is part of their cost."""
+    until = time.monotonic() + patience
+    spent = cpu_seconds(pid)
+    while time.monotonic() < until:
+        time.sleep(_REST_SECONDS)
+        before, spent = spent, cpu_seconds(pid)
+        if spent - before <= _REST_TICKS / _TICKS:
+            return
 
 
 def resident_bytes(pid: int) -> dict[int, int]:

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 from bench.common.child import BenchError
@@ -44,6 +45,13 @@ def ghz() -> Path:
 def router() -> Path:
     """The installed `trunkline`."""
     return ROOT / ".venv" / "bin" / "trunkline"
+
+
+def run_router(*words: str, env: Mapping[str, str]) -> None:
+    """Runs one of its commands that end. Raises BenchError when it fails."""
+    run = subprocess.run([str(router()), *words], env=dict(env), capture_output=True, check=False)
+    if run.returncode != 0:
+        raise BenchError(f"trunkline {words[0]}: {run.stderr.decode(errors='replace')}")
 
 
 def python() -> Path:

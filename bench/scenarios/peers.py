@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from bench.common.child import BenchError
 from bench.common.compare import Case, compare
 from bench.common.load import Load
-from bench.configs import BEARER, Setup
+from bench.configs import BARE, BEARER, Setup
 from bench.payloads import chat_json, generate_request
 from bench.peers.gateways import GATEWAYS, missing
 from bench.scenarios.base import Result, Scenario, Skipped, Table, comparison
@@ -17,7 +17,8 @@ _FLOOR = "bare pass-through"
 _FEATURES = {
     _FLOOR: "none",
     OFF: "metrics",
-    ON: "key, metrics, 1 % tracing, price and usage of each call, breaker, logs at info",
+    ON: "key, request limit, budget, ledger in SQLite, metrics, 1 % tracing, price and usage of "
+    "each call, breaker, logs at info",
 }
 
 
@@ -39,7 +40,7 @@ def peers(bench: Bench) -> Result:
         start, send = stack.enter_context, bench.generators.send_grpc
         cases = [
             Case(_FLOOR, start(bench.floor("forward", body=chat_json())), send, grpc),
-            Case(OFF, start(bench.router(Setup(features=False))), send, grpc),
+            Case(OFF, start(bench.router(BARE)), send, grpc),
             Case(ON, start(bench.router(Setup())), send, grpc),
         ]
         check_generate(cases[-1].server, generate_request())

@@ -1,10 +1,11 @@
 """Every scenario, in the order of the report."""
 
-from bench.scenarios import batch, capacity, faults, latency, peers, scale, stream, unary
+from bench.scenarios import batch, capacity, faults, latency, peers, scale, state, stream, unary
 from bench.scenarios.base import Scenario
 
 SCENARIOS: tuple[Scenario, ...] = (
     *unary.SCENARIOS,
+    *state.SCENARIOS,
     *batch.SCENARIOS,
     *stream.SCENARIOS,
     *latency.SCENARIOS,

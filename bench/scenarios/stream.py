@@ -11,7 +11,7 @@ from bench.common.compare import Case, Measured, compare
 from bench.common.load import Load
 from bench.common.procfs import resident_bytes
 from bench.common.stats import Figure
-from bench.configs import BEARER, Setup
+from bench.configs import BARE, BEARER, Setup
 from bench.payloads import chat_json, generate_request
 from bench.report.svg import Plot
 from bench.scenarios.base import Result, Scenario, Table, comparison
@@ -55,7 +55,7 @@ def stream(bench: Bench) -> Result:
             return stack.enter_context(bench.floor(kind, body=chat_json(stream=True), path=path))
 
         router = stack.enter_context(bench.router(Setup()))
-        plain = stack.enter_context(bench.router(Setup(features=False)))
+        plain = stack.enter_context(bench.router(BARE))
         send, load = bench.generators.send_grpc, _load(bench, fast, calls)
         check_stream(router, generate_request(f"any/bench:{fast}"), _CHUNKS)
         cases = [

@@ -7,7 +7,7 @@ import trustme
 from bench.common.child import Running
 from bench.common.compare import Case, compare
 from bench.common.load import Load
-from bench.configs import BEARER, Setup
+from bench.configs import BARE, BEARER, STATELESS, Setup
 from bench.payloads import (
     chat_json,
     embed_json,
@@ -20,6 +20,10 @@ from bench.scenarios.check import check_embed, check_generate, check_route
 from bench.subjects import Bench
 
 ON, OFF = "trunkline, all on", "trunkline, features off"
+# All but limits, budgets and the ledger, so that their price is seen.
+UNKEPT = "trunkline, without limits, budget, ledger"
+
+AIOHTTP = "bare pass-through, aiohttp"
 
 
 def route(bench: Bench) -> Result:
@@ -33,7 +37,7 @@ def route(bench: Bench) -> Result:
         cases = [
             Case("bare echo, bytes", start(bench.floor("echo-raw")), send, load),
             Case("bare echo, protobuf", start(bench.floor("echo")), send, load),
-            Case(OFF, start(bench.router(Setup(features=False))), send, load),
+            Case(OFF, start(bench.router(BARE)), send, load),
             Case(ON, start(bench.router(Setup())), send, load),
         ]
         check_route(cases[-1].server, route_request())
@@ -43,7 +47,7 @@ def route(bench: Bench) -> Result:
 
 
 def generate_cases(bench: Bench, start: ExitStack, size: int, calls: int) -> list[Case]:
-    """The floors of Generate, then the router with features off and on."""
+    """The floors of Generate, then the router with features off, with most of them, with all."""
     name = f"generate-{size}.bin"
     body = bench.file(name, generate_request(size=size).SerializeToString())
     load = Load(calls=calls, body=body, method="Generate", headers=BEARER)
@@ -55,9 +59,10 @@ def generate_cases(bench: Bench, start: ExitStack, size: int, calls: int) -> lis
 
     return [
         Case("bare pass-through, httptools", floor("forward"), send, load),
-        Case("bare pass-through, aiohttp", floor("forward-aiohttp"), send, load),
+        Case(AIOHTTP, floor("forward-aiohttp"), send, load),
         Case("bare translation, httptools", floor("translate"), send, load),
-        Case(OFF, start.enter_context(bench.router(Setup(features=False))), send, load),
+        Case(OFF, start.enter_context(bench.router(BARE)), send, load),
+        Case(UNKEPT, start.enter_context(bench.router(STATELESS)), send, load),
         Case(ON, start.enter_context(bench.router(Setup())), send, load),
     ]
 
@@ -92,7 +97,7 @@ def prompts(bench: Bench) -> Result:
         calls = bench.options.calls(max(4_000 * 1024 // (1024 + size // 8), 100))
         with ExitStack() as stack:
             cases = generate_cases(bench, stack, size, calls)
-            kept = [case for case in cases if "aiohttp" not in case.name and case.name != OFF]
+            kept = [case for case in cases if case.name not in (AIOHTTP, OFF, UNKEPT)]
             check_generate(kept[-1].server, generate_request(size=size))
             measured = compare(kept, bench.options.rounds)
         bases = ["bare pass-through, httptools", "bare translation, httptools"]
@@ -165,7 +170,8 @@ SCENARIOS = (
     Scenario(
         name="route",
         title="Route: a decision without a call",
-        config="one model, one deployment; keys, metrics, 1 % tracing, logs at info",
+        config="one model, one deployment; keys, metrics, 1 % tracing, logs at info, a limit, "
+        "a budget, the ledger in SQLite",
         payload="RouteRequest with requirements, some 40 bytes",
         expected="every call OK; the decision names bench-0",
         run=route,

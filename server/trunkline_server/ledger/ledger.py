@@ -77,6 +77,11 @@ class Ledger:
         self.journal.append(event)
         self.live.publish(event)
 
+    @property
+    def waiting(self) -> int:
+        """The bytes of this process that have not been shipped."""
+        return self._own.waiting()
+
     def start(self) -> None:
         """Begins to ship."""
         self._shipping = asyncio.create_task(self.shipper.run())

@@ -5,7 +5,7 @@ import random
 
 import pytest
 from bench.common.stats import Figure, figure, ratio
-from bench.queueing import Service, simulate, workers_for
+from bench.queueing import Service, StoreUse, simulate, store_capacity, workers_for
 
 
 def test_a_figure_is_the_median_with_its_range() -> None:
@@ -92,3 +92,14 @@ def test_workers_are_enough_and_not_too_many() -> None:
     # At 70 %: ten busy workers need more than fourteen places.
     assert 14 < workers <= 20
     assert workers_for(20_000.0, service) < 2 * workers + 1
+
+
+def test_stores_are_sized_by_what_a_call_takes() -> None:
+    """70 us of Redis at 10,000 calls/s are 0.7 s of CPU a second: one core at 70 %."""
+    table = store_capacity(
+        {"Redis": StoreUse(70.0, 3.0, 500.0), "Postgres": StoreUse(0.0, 2.0, 0.0)}
+    )
+    rows = {row[0]: list(row[1:]) for row in table.rows}
+    assert rows["10,000 calls/s, Redis"] == ["30,000", "5.0", "1.0", "1", "0.04"]
+    assert rows["100,000 calls/s, Redis"] == ["300,000", "50.0", "10.0", "10", "0.40"]
+    assert rows["10,000 calls/s, Postgres"][0] == "20,000"
