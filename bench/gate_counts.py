@@ -89,8 +89,7 @@ async def in_process(bench: Bench) -> dict[str, float]:
 async def _serving(bench: Bench, setup: Setup, name: str) -> AsyncGenerator[Send]:
     """A worker in this process, and what sends it a load."""
     config = router_config(bench.upstream.address, setup, name)
-    place = str(bench.scratch / f"{name}.yaml")
-    settings = parse(config, place, environment(setup), known())
+    settings = parse(config, name, environment(setup), known(), base=bench.scratch)
     clock, metrics = SystemClock(), Metrics(CollectorRegistry())
     await prepare_database(settings)
     async with (

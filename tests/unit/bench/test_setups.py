@@ -11,7 +11,7 @@ from trunkline_server.settings import Settings, parse
 
 def settings_of(setup: Setup, folder: Path) -> Settings:
     config = router_config("127.0.0.1:1", setup, "own")
-    return parse(config, str(folder / "own.yaml"), environment(setup), known())
+    return parse(config, "own.yaml", environment(setup), known(), base=folder)
 
 
 def test_everything_is_on_unless_it_is_asked_otherwise(tmp_path: Path) -> None:
