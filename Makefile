@@ -100,6 +100,10 @@ bench-peers: .venv/dev.stamp ## Install the gateways that make bench compares wi
 bench-soak: .venv/dev.stamp $(GHZ) ## Send a million calls and watch the memory.
 	@$(BIN)/python -m bench.soak $(ARGS)
 
+.PHONY: proofs
+proofs: .venv/dev.stamp ## Prove durability and degradation on real servers; ARGS go to bench.proofs.
+	@$(BIN)/python -m bench.proofs $(ARGS)
+
 .PHONY: tools
 tools: $(BUF) $(GHZ) $(GRPCURL) ## Install buf, ghz and grpcurl under .tools/.
 

@@ -89,7 +89,13 @@ func (p *provider) stream(
 		`"model":%q,`, created, model)
 	full := head + `"choices":[{"index":0,"delta":{"content":"` + strings.Repeat(word, k.chunk) +
 		`"},"finish_reason":null}]}` + "\n\n"
+	breaks := p.turns.due("cut", k.cut)
 	for left := k.tokens; left > 0; left -= k.chunk {
+		if breaks && left <= k.tokens/2 {
+			p.stats.Failures.Add(1)
+			// Closes the connection without the end of the body.
+			panic(http.ErrAbortHandler)
+		}
 		event := full
 		if left < k.chunk {
 			event = strings.Replace(full, strings.Repeat(word, k.chunk), strings.Repeat(word, left), 1)

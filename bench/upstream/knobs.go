@@ -21,6 +21,7 @@ type knobs struct {
 	fail     float64       // the share of calls answered with status
 	status   int
 	limit    float64 // the share of calls answered with 429
+	cut      float64 // the share of streams that break off in the middle
 	slow     float64 // the share of calls whose latency is slowBy longer
 	slowBy   time.Duration
 }
@@ -60,6 +61,8 @@ func parseKnobs(text string, base knobs) (knobs, error) {
 			result.status, err = strconv.Atoi(value)
 		case "limit":
 			result.limit, err = strconv.ParseFloat(value, 64)
+		case "cut":
+			result.cut, err = strconv.ParseFloat(value, 64)
 		case "slow":
 			result.slow, err = strconv.ParseFloat(value, 64)
 		case "slowby":

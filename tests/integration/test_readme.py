@@ -22,6 +22,7 @@ from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.support.fault_server import FaultServer, hang, read_request
+from tests.support.mortal import mortal
 from tests.support.process import RouterProcess, router_process
 from tests.support.router import (
     ENVIRONMENT,
@@ -147,7 +148,7 @@ def masked(printed: str) -> str:
 async def run(command: Sequence[str], env: dict[str, str]) -> tuple[int, str]:
     """The exit code, and standard output and error in the order in which they came."""
     process = await asyncio.create_subprocess_exec(
-        *command,
+        *mortal(command),
         cwd=ROOT,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,

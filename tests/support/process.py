@@ -13,6 +13,7 @@ from typing import Any
 
 import aiohttp
 
+from tests.support.mortal import mortal
 from tests.support.ports import free_port
 
 # A loaded machine starts slowly; a router that takes longer does not start at all.
@@ -59,7 +60,7 @@ async def router_process(
     """Starts the router on free ports and waits until it is ready."""
     address, ops = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
     process = await asyncio.create_subprocess_exec(
-        *_command(address, ops, arguments),
+        *mortal(_command(address, ops, arguments)),
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
         env={**os.environ, **(env or {})},

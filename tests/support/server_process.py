@@ -1,7 +1,6 @@
 """A database server as a child process: started, killed, restarted, and gone with the tests."""
 
 import os
-import pwd
 import shutil
 import signal
 import subprocess
@@ -11,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.support.mortal import mortal
 from tests.support.ports import free_port
 
 # A loaded machine starts slowly; a server that takes longer does not start at all.
@@ -34,10 +34,8 @@ class ServerProcess(ABC):
         self.directory = Path(tempfile.mkdtemp(prefix="trunkline-test-"))
         self._process: subprocess.Popen[bytes] | None = None
         # Postgres refuses to run as root.
-        self._user = None if os.geteuid() else "nobody"
-        self._group = self._user and pwd.getpwnam(self._user).pw_gid
-        self._extra_groups: list[int] | None = [] if self._user else None
-        if self._user is not None:
+        self._user = "" if os.geteuid() else "nobody"
+        if self._user:
             shutil.chown(self.directory, self._user)
 
     @property
@@ -75,14 +73,11 @@ class ServerProcess(ABC):
         assert self._process is None, "the server runs already"
         with (self.directory / "server.log").open("wb") as log:
             self._process = subprocess.Popen(
-                [*_mortal(), *self.command()],
+                mortal(self.command(), self._user),
                 cwd=self.directory,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                user=self._user,
-                group=self._group,
-                extra_groups=self._extra_groups,
             )
 
     def wait(self) -> None:
@@ -118,22 +113,19 @@ class ServerProcess(ABC):
     def run(self, *command: str) -> None:
         """Runs a program as the server's user, in its directory."""
         done = subprocess.run(
-            command,
+            mortal(command, self._user),
             cwd=self.directory,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             check=False,
-            user=self._user,
-            group=self._group,
-            extra_groups=self._extra_groups,
         )
         assert done.returncode == 0, done.stdout.decode(errors="replace")
 
     def own(self, path: Path) -> None:
         """Gives a file to the server's user alone, as servers demand of private keys."""
         path.chmod(0o600)
-        if self._user is not None:
+        if self._user:
             shutil.chown(path, self._user)
 
     def _end(self, number: signal.Signals) -> None:
@@ -159,12 +151,6 @@ def find_program(name: str, *directories: str) -> Path | None:
     matches = [path / name for pattern in directories for path in Path("/").glob(pattern)]
     matches = [path for path in matches if os.access(path, os.X_OK)]
     return max(matches, key=lambda path: path.stat().st_mtime, default=None)
-
-
-def _mortal() -> list[str]:
-    """The words that make a command end with us, where the system has them."""
-    setpriv = shutil.which("setpriv")
-    return [setpriv, "--pdeathsig", "INT", "--"] if setpriv else []
 
 
 def _children(pid: int) -> list[int]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.mortal import mortal
 from tests.unit.ledger.world import Watch, event, read_all
 from trunkline.admin import v1 as admin
 from trunkline_server.clock import SystemClock
@@ -67,7 +68,7 @@ class Nursery:
 @asynccontextmanager
 async def nursery() -> AsyncGenerator[Nursery]:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.adversity.ledger.nursery"),
+        *mortal([sys.executable, "-m", "tests.adversity.ledger.nursery"]),
         cwd=ROOT,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,

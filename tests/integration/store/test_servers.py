@@ -1,5 +1,7 @@
 """The servers that other tests rest on are real, fresh for each test, and survive being killed."""
 
+import asyncio
+import os
 import shutil
 import socket
 import subprocess
@@ -14,6 +16,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from tests.support.mortal import mortal
 from tests.support.postgres_server import PostgresServer
 from tests.support.redis_server import RedisSentinel, RedisServer
 from tests.support.server_process import START_SECONDS
@@ -52,20 +55,52 @@ def test_what_is_missing_is_skipped_and_fails_in_ci(monkeypatch: pytest.MonkeyPa
         missing("redis-server")
 
 
-def test_servers_end_with_the_process_that_started_them(redis_home: Path) -> None:
+@pytest.mark.parametrize("frozen", [False, True])
+def test_servers_end_with_the_process_that_started_them(redis_home: Path, frozen: bool) -> None:
     program = (
         "import os, sys; from pathlib import Path; "
         "from tests.support.redis_server import RedisServer; "
         "server = RedisServer(Path(sys.argv[1])); server.start(); "
+        "sys.argv[2:] and server.pause(); "
         "print(server.port, server.directory, flush=True); os.kill(os.getpid(), 9)"
     )
-    command = [sys.executable, "-c", program, str(redis_home)]
+    command = [sys.executable, "-c", program, str(redis_home), *(["frozen"] if frozen else [])]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     port, directory = done.stdout.split()
     deadline = time.monotonic() + START_SECONDS
     while connects(int(port)):
         assert time.monotonic() < deadline, "the server outlives its parent"
     shutil.rmtree(directory)
+
+
+def test_a_server_whose_parent_is_gone_already_does_not_begin() -> None:
+    command = mortal(["echo", "begun"])
+    parent = command.index(str(os.getpid()))
+    command[parent] = "1"
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert "the parent ended before this began" in done.stderr
+
+
+async def test_a_router_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
+    program = (
+        "import asyncio, os\n"
+        "from tests.support.process import router_process\n"
+        "async def main():\n"
+        "    async with router_process() as router:\n"
+        "        print(router.address, flush=True)\n"
+        "        os.kill(os.getpid(), 9)\n"
+        "asyncio.run(main())\n"
+    )
+    done = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", program], stdout=subprocess.PIPE, check=False
+    )
+    port = int(done.stdout.decode().rpartition(":")[2])
+    deadline = time.monotonic() + START_SECONDS
+    while connects(port):
+        assert time.monotonic() < deadline, "the router outlives its parent"
+        await asyncio.sleep(0.01)
 
 
 def connects(port: int) -> bool:

@@ -9,6 +9,7 @@ from importlib import resources
 import pytest
 import yaml
 
+from tests.support.mortal import mortal
 from tests.unit.simulator.raw import KEYS, exchange
 from trunkline_server.simulator.__main__ import build_parser, parse_address
 from trunkline_server.simulator.models import MODELS
@@ -33,7 +34,7 @@ def test_defaults() -> None:
 async def test_serves_until_it_is_told_to_stop() -> None:
     command = ("-m", "trunkline_server.simulator", "--listen", "127.0.0.1:0", "--tokens", "5")
     program = await asyncio.create_subprocess_exec(
-        sys.executable, *command, stdout=asyncio.subprocess.PIPE
+        *mortal([sys.executable, *command]), stdout=asyncio.subprocess.PIPE
     )
     try:
         assert program.stdout is not None
