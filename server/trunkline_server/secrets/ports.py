@@ -94,8 +94,13 @@ class SealedStore(Protocol):
         """
         ...
 
-    async def delete(self, kind: str, name: str) -> bool:
-        """Removes a record; False if there was none."""
+    async def delete(self, kind: str, name: str, etag: str | None = None) -> bool:
+        """Removes a record; False if there was none with that etag. An `etag` of None asks
+        nothing."""
+        ...
+
+    async def etags(self, kind: str) -> Mapping[str, str]:
+        """The etag of every record of a kind, by name, in the order of names."""
         ...
 
     def scan(self, batch: int) -> AsyncIterator[list[SealedRecord]]:

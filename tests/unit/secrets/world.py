@@ -25,8 +25,19 @@ class MemoryStore:
         self.records[kind, name] = SealedRecord(kind, name, sealed, written)
         return written
 
-    async def delete(self, kind: str, name: str) -> bool:
-        return self.records.pop((kind, name), None) is not None
+    async def delete(self, kind: str, name: str, etag: str | None = None) -> bool:
+        found = self.records.get((kind, name))
+        if found is None or etag not in {None, found.etag}:
+            return False
+        del self.records[kind, name]
+        return True
+
+    async def etags(self, kind: str) -> Mapping[str, str]:
+        return {
+            name: record.etag
+            for (kept, name), record in sorted(self.records.items())
+            if kept == kind
+        }
 
     async def scan(self, batch: int) -> AsyncIterator[list[SealedRecord]]:
         names = sorted(self.records)
