@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from bench.common.compare import Case, compare
 from bench.common.load import Load
 from bench.common.stats import Figure
-from bench.configs import BEARER, Setup
+from bench.configs import BEARER, STATELESS
 from bench.payloads import route_request
 from bench.scenarios.base import Result, Scenario, Table, comparison
 from bench.scenarios.check import check_batch
@@ -39,9 +39,9 @@ def batch(bench: Bench) -> Result:
     )
     send = bench.generators.send_grpc
     with ExitStack() as stack:
-        one = stack.enter_context(bench.router(Setup()))
+        one = stack.enter_context(bench.router(STATELESS))
         check_batch(one, batch_request())
-        two = stack.enter_context(bench.router(Setup(), workers=2))
+        two = stack.enter_context(bench.router(STATELESS, workers=2))
         single = Load(
             calls=bench.options.calls(10_000),
             body=bench.file("route.bin", route_request().SerializeToString()),

@@ -8,11 +8,12 @@ from typing import Any
 
 from bench.common.compare import Case, Measured, compare
 from bench.common.load import Load
-from bench.configs import BEARER, Setup
+from bench.configs import BEARER, STATELESS, Setup, State
 from bench.payloads import generate_request
 from bench.queueing import Service, capacity, predicted, simulate
 from bench.scenarios.base import Result, Scenario, Table, comparison
 from bench.scenarios.check import check_generate
+from bench.stores import Stores, started
 from bench.subjects import Bench
 
 _WORKERS = (1, 2, 4, 8)
@@ -36,8 +37,9 @@ def workers(bench: Bench) -> Result:
     names = {count: _ONE if count == 1 else f"{count} workers" for count in _WORKERS}
     send = bench.generators.send_grpc
     with ExitStack() as stack:
+        setup = _shared(stack.enter_context(started()))
         servers = {
-            count: stack.enter_context(bench.router(Setup(), workers=count)) for count in _WORKERS
+            count: stack.enter_context(bench.router(setup, workers=count)) for count in _WORKERS
         }
         cases = [Case(names[count], servers[count], send, load) for count in _WORKERS]
         for server in servers.values():
@@ -72,12 +74,27 @@ def workers(bench: Bench) -> Result:
         capacity(service, cpu_us),
     ]
     notes = [
+        "Limits and budgets are leased from Redis and the ledger goes to Postgres, both on this "
+        "machine's cores too."
+        if setup is not STATELESS
+        else "Without limits, budget and ledger, for want of a Redis and a Postgres.",
         "Workers share this machine's cores with the upstream and the load generator, so that "
         "more workers than cores show fairness, not speed.",
         "`python -m bench.queueing --core-hour PRICE` derives the capacity anew; the price is an "
         "assumption, and a core of the target machine may be faster or slower than this one's.",
     ]
     return Result(tables, figures, notes=notes)
+
+
+def _shared(stores: Stores) -> Setup:
+    """All features on, with the state where workers share it, if that can be had."""
+    redis, postgres = stores.redis, stores.postgres
+    if redis is None or postgres is None:
+        return STATELESS
+    leased = State(
+        limit="leased", budget="leased", redis=redis.database(), postgres=postgres.database()
+    )
+    return Setup(state=leased)
 
 
 def _throughput(
@@ -123,7 +140,7 @@ SCENARIOS = (
     Scenario(
         name="workers",
         title="Generate: 1 to 8 workers, and capacity",
-        config="as generate, with --workers",
+        config="as generate, with --workers, limits leased from Redis, the ledger in Postgres",
         payload="as generate, over 32 connections",
         expected="every call OK",
         run=workers,
