@@ -23,8 +23,6 @@ from trunkline_server.governance.rules import (
 from trunkline_server.ledger.queries import Dimension
 from trunkline_server.routing.plan import Plan
 from trunkline_server.settings import ConfigError, Problem, Settings
-from trunkline_server.store.redis import RedisClient
-from trunkline_server.store.redis_counters import RedisCounters
 from trunkline_server.store.usage_sql import UsageTable
 from trunkline_server.telemetry.metrics import Metrics
 from trunkline_server.telemetry.quotas import QuotaLog
@@ -86,6 +84,10 @@ async def quotas_kept(
                 each.counters_changed(available)
 
         if settings.state.redis is not None:
+            # Its client is 12 MB, which those who count in memory are spared.
+            from trunkline_server.store.redis import RedisClient  # noqa: PLC0415
+            from trunkline_server.store.redis_counters import RedisCounters  # noqa: PLC0415
+
             try:
                 client = RedisClient(settings.state.redis.reveal(), on_change=changed)
             except (ValueError, OSError) as error:

@@ -5,7 +5,6 @@ from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from trunkline_server.store.database import Database, Dialect, Limits
-from trunkline_server.store.postgres import PostgresDatabase
 from trunkline_server.store.sqlite import SqliteDatabase
 
 _EXAMPLES = "postgres://USER:PASSWORD@HOST:5432/DATABASE or sqlite:///FILE"
@@ -58,6 +57,9 @@ async def open_database(dsn: str, name: str, limits: Limits | None = None) -> Da
     limits = limits or Limits()
     if address.dialect is Dialect.SQLITE:
         return SqliteDatabase(Path(address.display), limits)
+    # Its client is 5 MB, which those who keep a file are spared.
+    from trunkline_server.store.postgres import PostgresDatabase  # noqa: PLC0415
+
     return await PostgresDatabase.open(address.dsn, address.display, limits)
 
 
