@@ -8,13 +8,11 @@ from trunkline_server.clock import Clock
 from trunkline_server.engine.ports import Observer
 from trunkline_server.engine.probe import Probe
 from trunkline_server.engine.table import Endpoint, FixedCredential, Table
-from trunkline_server.governance.keys import Key, KeyRing
 from trunkline_server.providers.dialects import DIALECTS
 from trunkline_server.routing.health import BreakerPolicy, HealthTable
 from trunkline_server.rpc.server import ServerOptions, TlsMaterial
 from trunkline_server.settings import (
     BreakerSettings,
-    KeySettings,
     ServerSettings,
     Settings,
     TelemetrySettings,
@@ -70,23 +68,6 @@ def breaker_policy(breaker: BreakerSettings) -> BreakerPolicy:
         ewma_seconds=breaker.averaging_time,
         default_cooldown=breaker.default_cooldown,
         max_cooldown=breaker.max_cooldown,
-    )
-
-
-def build_keys(keys: Iterable[KeySettings]) -> KeyRing:
-    """The keys that callers may show."""
-    return KeyRing(
-        Key(
-            key.name,
-            key.hash,
-            key.models,
-            key.routes,
-            key.expires,
-            tenant=key.tenant,
-            project=key.project,
-            service=key.service,
-        )
-        for key in keys
     )
 
 

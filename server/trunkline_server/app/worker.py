@@ -7,8 +7,8 @@ from functools import partial
 
 import structlog
 
+from trunkline_server.app.access import build_access, build_callers
 from trunkline_server.app.assembly import (
-    build_keys,
     build_observer,
     build_probes,
     build_table,
@@ -16,6 +16,7 @@ from trunkline_server.app.assembly import (
     server_options,
 )
 from trunkline_server.app.bookkeeping import Books
+from trunkline_server.app.identity import Identities
 from trunkline_server.app.quotas import Quotas
 from trunkline_server.catalogue.prices import PriceBook
 from trunkline_server.clock import Clock
@@ -27,6 +28,7 @@ from trunkline_server.rpc.inference import InferenceServicer
 from trunkline_server.rpc.server import RpcServer
 from trunkline_server.settings import Settings
 from trunkline_server.telemetry.door import DoorLog
+from trunkline_server.telemetry.issuers import IssuerLog
 from trunkline_server.telemetry.metrics import Metrics
 from trunkline_server.upstream.clients import make_client
 
@@ -86,12 +88,15 @@ class Worker:
         self._services = services
         self._probing: asyncio.Task[None] | None = None
         self.engine = Engine(services, build_table(settings, book, self._clock.wall(), None))
+        self._identities = Identities(self._http, self._clock, IssuerLog(self._metrics))
         self._servicer = InferenceServicer(
             self.engine,
             self._clock,
             random.Random(),  # noqa: S311 - ids of calls and traces, which grant nothing
             DoorLog(self._metrics),
-            keys=build_keys(settings.keys),
+            identity=self._identities.build(settings),
+            access=build_access(settings),
+            callers=build_callers(settings),
             max_request_bytes=settings.server.max_request_bytes,
             max_concurrent_calls=settings.server.max_concurrent_calls,
             default_deadline=settings.server.default_deadline,
@@ -106,6 +111,7 @@ class Worker:
     async def start(self) -> int:
         """Listens and serves; returns the port. Raises OSError if it cannot listen."""
         port = await self._server.start(self._settings.server.listen)
+        self._identities.adopt(self._settings)
         self._await_next_prices()
         self._publish_metrics()
         self._probe()
@@ -115,7 +121,7 @@ class Worker:
             port=port,
             snapshot=self.engine.table.snapshot.version,
             deployments=len(self.engine.table.snapshot.deployments),
-            keys_required=self._servicer.keys.required,
+            keys_required=self._servicer.identity.required,
         )
         return port
 
@@ -125,14 +131,17 @@ class Worker:
         Nothing changes when it cannot be compiled: the error is raised first.
         """
         table = build_table(settings, self._book, self._clock.wall(), self.engine.table.health)
-        keys = build_keys(settings.keys)
+        identity, access = self._identities.build(settings), build_access(settings)
         before, self._settings = self._settings, settings
         self.engine.table = table
         if self._quotas is not None:
             self._quotas.configure(settings)
         self._await_next_prices()
         self._probe()
-        self._servicer.keys = keys
+        self._servicer.identity = identity
+        self._servicer.access = access
+        self._servicer.callers = build_callers(settings)
+        self._identities.adopt(settings)
         self._servicer.max_request_bytes = settings.server.max_request_bytes
         self._servicer.max_concurrent_calls = settings.server.max_concurrent_calls
         self._servicer.default_deadline = settings.server.default_deadline
@@ -195,6 +204,7 @@ class Worker:
             self._probing.cancel()
         self._log.info("draining", calls_in_flight=self._servicer.in_flight)
         await self._server.drain(notice, self._settings.server.drain_timeout)
+        await self._identities.close()
         await self._http.close()
         # Sending the last spans waits for the collector.
         await asyncio.to_thread(self._close_observer)

@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from trunkline import v1
-from trunkline_server.engine.ports import Caller, Grant
+from trunkline_server.engine.ports import Bounds, Caller, Grant
 from trunkline_server.engine.table import Table
 from trunkline_server.routing.plan import Plan
+from trunkline_server.routing.query import Constraint
 
 
 class Course(NamedTuple):
@@ -36,6 +37,10 @@ class Call:
     tracestate: str = ""
     # Whether the trace began with this call, so that the router decides on sampling it.
     begins_trace: bool = False
+    # What access rules and others ask of the deployment that serves it.
+    constraints: tuple[Constraint, ...] = ()
+    # None: the caller may ask for anything.
+    bounds: Bounds | None = None
 
     course: Course | None = None
     grant: Grant | None = None

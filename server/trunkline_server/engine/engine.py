@@ -5,17 +5,18 @@ import asyncio
 
 from trunkline import v1
 from trunkline_server.engine.attempt import Services
+from trunkline_server.engine.bounds import fit, keep_within
 from trunkline_server.engine.call import Call, Course, total_cost, total_tokens
 from trunkline_server.engine.needs import embed_query, generate_query, route_query, unmet_needs
 from trunkline_server.engine.operations import EMBED, GENERATE
-from trunkline_server.engine.ports import Caller
+from trunkline_server.engine.ports import Bounds, Caller
 from trunkline_server.engine.stream import Send, StreamLoop
 from trunkline_server.engine.table import Table
 from trunkline_server.engine.unary import UnaryLoop
 from trunkline_server.errors import TrunklineError
 from trunkline_server.routing.explain import decide_into, explain, explain_into
 from trunkline_server.routing.plan import plan
-from trunkline_server.routing.query import Query
+from trunkline_server.routing.query import Constraint, Query
 from trunkline_server.routing.snapshot import Deployment
 
 
@@ -41,10 +42,11 @@ class Engine:
         try:
             self._admit(request)
             permitted = self._table.permitted_models(call.caller, request.model)
-            course = self._plan(call, generate_query(request, False, permitted))
+            query = self._bounded(call, generate_query(request, False, permitted))
+            course = self._plan(call, query)
             await self._reserve(call, course)
             loop = UnaryLoop(self._services, course, GENERATE, request, call)
-            target, response = await loop.run(_hedge(request))
+            target, response = await loop.run(_hedge(call, request))
             call.finish_reason = response.finish_reason
             self._complete(call, course, target, response)
         except BaseException as failure:
@@ -59,10 +61,11 @@ class Engine:
         try:
             self._admit(request)
             permitted = self._table.permitted_models(call.caller, request.model)
-            course = self._plan(call, embed_query(request, permitted))
+            query = self._bounded(call, embed_query(request, permitted))
+            course = self._plan(call, query)
             await self._reserve(call, course)
             loop = UnaryLoop(self._services, course, EMBED, request, call)
-            target, response = await loop.run(_hedge(request))
+            target, response = await loop.run(_hedge(call, request))
             self._complete(call, course, target, response)
         except BaseException as failure:
             self._end(call, failure)
@@ -79,7 +82,8 @@ class Engine:
         try:
             self._admit(request)
             permitted = self._table.permitted_models(call.caller, request.model)
-            course = self._plan(call, generate_query(request, True, permitted))
+            query = self._bounded(call, generate_query(request, True, permitted))
+            course = self._plan(call, query)
             await self._reserve(call, course)
 
             def opening(target: Deployment, model: str) -> v1.StreamStart:
@@ -94,7 +98,7 @@ class Engine:
                 return start
 
             loop = StreamLoop(self._services, course, request, call, send=send, opening=opening)
-            end = await loop.run(_hedge(request))
+            end = await loop.run(_hedge(call, request))
             call.model = end.model
             call.finish_reason = end.finish_reason
             call.usage = end.usage
@@ -109,10 +113,17 @@ class Engine:
         await self._close(call)
         await send(v1.StreamGenerateResponse(end=end))
 
-    def route(self, request: v1.RouteRequest, caller: Caller) -> v1.RouteResponse:
-        """The decision that a call would meet now, explained. Raises TrunklineError."""
+    def route(
+        self,
+        request: v1.RouteRequest,
+        caller: Caller,
+        constraints: tuple[Constraint, ...] = (),
+        bounds: Bounds | None = None,
+    ) -> v1.RouteResponse:
+        """The decision that a call would meet now, explained; `constraints` and `bounds` as a
+        Call has them. Raises TrunklineError."""
         response = v1.RouteResponse()
-        self.route_into(response, request, caller, explained=True)
+        self.route_into(response, request, caller, constraints, bounds, explained=True)
         return response
 
     def route_into(
@@ -120,6 +131,8 @@ class Engine:
         response: v1.RouteResponse,
         request: v1.RouteRequest,
         caller: Caller,
+        constraints: tuple[Constraint, ...] = (),
+        bounds: Bounds | None = None,
         *,
         explained: bool,
     ) -> None:
@@ -130,6 +143,9 @@ class Engine:
         table = self._table
         snapshot, health = table.snapshot, table.health
         query = route_query(request, table.permitted_models(caller, request.model))
+        query.constraints = constraints
+        if bounds is not None:
+            keep_within(bounds, request, query)
         now = self._services.clock.monotonic()
         chosen = plan(snapshot, query, health, now, self._services.rng, dry_run=True)
         decide_into(response.decision, snapshot, chosen, chosen.targets[0])
@@ -147,6 +163,16 @@ class Engine:
         _refuse_cache_only(request)
         if self._services.books is not None:
             self._services.books.admit()
+
+    def _bounded(self, call: Call, query: Query) -> Query:
+        """The query with what access rules ask of it; raises for what its caller may not have.
+
+        Before anything is looked up: cached answers are as much bounded as new ones.
+        """
+        query.constraints = call.constraints
+        if call.bounds is not None:
+            keep_within(call.bounds, call.request, query)
+        return query
 
     async def _reserve(self, call: Call, course: Course) -> None:
         admission = self._services.admission
@@ -188,6 +214,8 @@ class Engine:
                 raise
             members = table.snapshot.resolve(query.model).members
             raise unmet_needs(call.request, query, members) or error from None
+        if call.bounds is not None:
+            fit(call.bounds, call.request, chosen.targets)
         call.course = Course(table, chosen)
         return call.course
 
@@ -237,7 +265,9 @@ def _refuse_cache_only(request: _Request) -> None:
         )
 
 
-def _hedge(request: _Request) -> bool | None:
+def _hedge(call: Call, request: _Request) -> bool | None:
+    if call.bounds is not None and not call.bounds.permits("hedge"):
+        return False
     if not request.HasField("routing"):
         return None
     return request.routing.hedge if request.routing.HasField("hedge") else None

@@ -27,6 +27,24 @@ class Caller(Protocol):
         ...
 
 
+class Bounds(Protocol):
+    """What a call must keep to because of what its caller has paid for."""
+
+    @property
+    def max_output_tokens(self) -> int:
+        """The most that one answer may be asked for; 0: no bound."""
+        ...
+
+    def permits(self, feature: str) -> bool:
+        """Whether a feature, such as `hedge` or `cache`, may be used unasked."""
+        ...
+
+    def check(self, used: frozenset[str], input_tokens: int, output_tokens: int) -> None:
+        """Raises TrunklineError, naming the rule, for a request beyond them; `used` are the
+        capabilities that it needs and the features that it asks for."""
+        ...
+
+
 class Observer(Protocol):
     """Watches calls. Called synchronously on the request path: must not block or raise."""
 

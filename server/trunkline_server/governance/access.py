@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 from trunkline import v1
 from trunkline_server.errors import TrunklineError
 from trunkline_server.governance.addresses import IpAddress, Networks
+from trunkline_server.governance.bindings import Binding
 from trunkline_server.governance.constraints import Clause, Constraint
 from trunkline_server.governance.patterns import any_of
 from trunkline_server.governance.policies import Policies, Situation
@@ -59,14 +60,19 @@ class Facts(Protocol):
 class Permit:
     """What a call that is permitted must keep to.
 
-    `constraint` is for routing. `tier`, if not None, bounds the request: see Tier.check.
-    `tier_name` and `roles` are those that counted.
+    `constraints` are for routing: one that stands for all rules, or none. `tier`, if not None,
+    bounds the request: see Tier.check. `tier_name` and `roles` are those that counted.
     """
 
-    constraint: Constraint | None
+    constraints: tuple[Constraint, ...]
     tier: Tier | None
     tier_name: str
     roles: frozenset[str]
+
+    @property
+    def constraint(self) -> Constraint | None:
+        """The one constraint, if there is one."""
+        return self.constraints[0] if self.constraints else None
 
 
 class _Verdict(NamedTuple):
@@ -87,6 +93,7 @@ class Access:
         tiers: Iterable[Tier] = (),
         default_tier: str = "",
         tenants: Iterable[TenantRules] = (),
+        bindings: Iterable[Binding] = (),
         known_tenants_only: bool = False,
         policies: Policies | None = None,
     ) -> None:
@@ -96,6 +103,7 @@ class Access:
         self._tiers = {tier.name: tier for tier in tiers}
         self._default_tier = default_tier
         self._tenants = {tenant.name: tenant for tenant in tenants}
+        self._bindings = tuple(bindings)
         self._known_tenants_only = known_tenants_only
         self._policies = policies or Policies()
         for name in (default_tier, *(tenant.tier for tenant in self._tenants.values())):
@@ -144,12 +152,15 @@ class Access:
     ) -> _Verdict:
         tenant = self._tenants.get(principal.tenant)
         roles = self._roles.effective(principal.roles)
+        if tenant is not None:
+            roles |= tenant.roles
+        roles = roles.union(*(one.roles for one in self._bindings if one.fits(principal)))
         tier = principal.tier or (tenant.tier if tenant is not None else "") or self._default_tier
         call = Situation(
             principal,
             permission,
             target,
-            roles if tenant is None else roles | tenant.roles,
+            roles,
             tier,
             {name: facts.label(name) for name in self._labels} if self._labels else _NO_LABELS,
             self._windows(now),
@@ -187,7 +198,7 @@ class Access:
             return by_policies
         clauses += by_policies
         return Permit(
-            constraint=Constraint(tuple(clauses)) if clauses else None,
+            constraints=(Constraint(tuple(clauses)),) if clauses else (),
             tier=tier if tier is not None and tier.bounds_requests else None,
             tier_name=call.tier,
             roles=call.roles,

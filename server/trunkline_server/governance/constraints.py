@@ -7,7 +7,7 @@ may stand in the key under which routing remembers its pools.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from trunkline_server.governance.patterns import any_of
@@ -111,9 +111,17 @@ class Clause:
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
-    """All rules that a call puts on its deployment."""
+    """All rules that a call puts on its deployment. The hash is computed once: routing looks its
+    pools up by it at every call."""
 
     clauses: tuple[Clause, ...]
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash(self.clauses))
+
+    def __hash__(self) -> int:
+        return self._hash
 
     def excludes(self, row: Deployment) -> str:
         """The first rule that keeps a deployment out, such as `policies[eu-only].deny`; empty

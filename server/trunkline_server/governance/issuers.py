@@ -136,6 +136,11 @@ class IssuerKeys:
             fetching.cancel()
             await asyncio.wait([fetching])
 
+    @property
+    def fetching(self) -> bool:
+        """Whether a fetch is under way."""
+        return self._fetching is not None and not self._fetching.done()
+
     def check_usable(self) -> None:
         """Raises KeysPendingError before the first fetch, and TrunklineError with
         SERVICE_UNAVAILABLE while the issuer is away and its keys are too old."""
@@ -177,7 +182,7 @@ class IssuerKeys:
 
     def _pending_or_away(self, problem: str, retry_after: float) -> TrunklineError:
         """The error for what a fetch under way may put right, or else a later one."""
-        if self._fetching is not None and not self._fetching.done():
+        if self._fetching is not None and self.fetching:
             return KeysPendingError(self.endpoint.name, self._fetching)
         return TrunklineError(
             v1.ERROR_REASON_SERVICE_UNAVAILABLE,

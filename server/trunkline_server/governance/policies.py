@@ -19,7 +19,7 @@ from trunkline_server.governance.patterns import any_of
 from trunkline_server.governance.principal import ROUTE_PREFIX, Principal
 from trunkline_server.governance.schedule import Window
 
-DEFAULT_RULE = "policies.default"
+DEFAULT_RULE = "access.default"
 
 
 class Effect(StrEnum):
@@ -165,7 +165,7 @@ class Policies:
         if self._allowing and default is Effect.ALLOW:
             raise ValueError(
                 f"policies[{self._allowing[0].name}] allows what is allowed already, while "
-                "policies.default is allow"
+                "access.default is allow"
             )
         asked = [part for policy in ordered for part in (policy.when, policy.unless)]
         self.labels = tuple(sorted({name for part in asked for name in part.labels}))

@@ -14,9 +14,20 @@ from trunkline_server.clock import Clock
 from trunkline_server.engine.call import Call
 from trunkline_server.engine.engine import Engine
 from trunkline_server.errors import TrunklineError, invalid
-from trunkline_server.governance.keys import KeyRing, Principal, authorize
+from trunkline_server.governance.access import Access, Permit
+from trunkline_server.governance.addresses import Callers, IpAddress
+from trunkline_server.governance.audit.decisions import DecisionAudit
+from trunkline_server.governance.identity import Identity
+from trunkline_server.governance.issuers import KeysPendingError
+from trunkline_server.governance.principal import Principal
+from trunkline_server.governance.roles import INFERENCE
 from trunkline_server.rpc.faults import abort
-from trunkline_server.rpc.metadata import CallMetadata, read_authorization, read_metadata
+from trunkline_server.rpc.metadata import (
+    CallMetadata,
+    read_authorization,
+    read_forwarded_for,
+    read_metadata,
+)
 from trunkline_server.rpc.validation import (
     validate_batch_route,
     validate_embed,
@@ -34,6 +45,9 @@ _Rpc = Callable[["InferenceServicer", bytes, Context], Coroutine[Any, Any, Respo
 
 # A call that was shed may find room after the usual length of a call or so.
 OVERLOAD_RETRY_SECONDS = 1.0
+
+# Failures that say who was not let in.
+_DENIALS = frozenset({v1.ERROR_REASON_AUTHENTICATION, v1.ERROR_REASON_AUTHORIZATION})
 
 # So many decisions of a batch are made before other calls get their turn.
 BATCH_STRIDE = 128
@@ -57,13 +71,14 @@ class FrontDoor(Protocol):
 
 
 def _guarded(operation: str) -> Callable[[_Handler[ResponseT]], _Rpc[ResponseT]]:
-    """Makes a handler an RPC: it runs within the bound on concurrent calls, and its failures
-    end well."""
+    """Makes a handler an RPC: it runs within the bound on concurrent calls, once more if only
+    a fetch of an issuer's keys could tell who calls, and its failures end well."""
+    permission = f"{INFERENCE}{operation}"
 
     def guarded(handler: _Handler[ResponseT]) -> _Rpc[ResponseT]:
         @wraps(handler)
         async def rpc(self: "InferenceServicer", raw: bytes, context: Context) -> ResponseT:
-            ticket = _Ticket(operation)
+            ticket = _Ticket(operation, permission, context, self)
             self.in_flight += 1
             try:
                 if self.in_flight > self.max_concurrent_calls:
@@ -73,10 +88,16 @@ def _guarded(operation: str) -> Callable[[_Handler[ResponseT]], _Rpc[ResponseT]]
                         metadata={"limit": "max_concurrent_calls"},
                         retry_after=OVERLOAD_RETRY_SECONDS,
                     )
+                try:
+                    return await handler(self, ticket, raw, context)
+                except KeysPendingError as pending:
+                    await self._known_in_time(ticket, pending)
                 return await handler(self, ticket, raw, context)
             except TrunklineError as error:
                 if ticket.call is None:
-                    self._door.refused(operation, ticket.caller, error)
+                    self._door.refused(operation, ticket.name, error)
+                if self.audit is not None:
+                    self._record_denial(self.audit, ticket, error)
                 return await abort(context, error, ticket.id, ticket.report())
             except Exception as error:  # noqa: BLE001 - the boundary: told, logged with its trace
                 self._door.defect(operation, ticket.id, error)
@@ -108,7 +129,10 @@ class InferenceServicer:
         rng: random.Random,
         door: FrontDoor,
         *,
-        keys: KeyRing,
+        identity: Identity,
+        access: Access,
+        callers: Callers,
+        audit: DecisionAudit | None = None,
         max_request_bytes: int,
         max_concurrent_calls: int,
         default_deadline: float,
@@ -117,7 +141,10 @@ class InferenceServicer:
         self._clock = clock
         self._rng = rng
         self._door = door
-        self.keys = keys
+        self.identity = identity
+        self.access = access
+        self.callers = callers
+        self.audit = audit
         self.max_request_bytes = max_request_bytes
         self.max_concurrent_calls = max_concurrent_calls
         self.default_deadline = default_deadline
@@ -151,29 +178,29 @@ class InferenceServicer:
         self, ticket: "_Ticket", raw: bytes, context: Context
     ) -> v1.GenerateResponse:
         """Generate."""
-        caller, metadata = self._authenticate(ticket, context)
+        caller, metadata = self._authenticate(ticket)
         request = self._parse(v1.GenerateRequest, raw)
         validate_generate(request)
-        call = self._admit(ticket, request, caller, metadata, context)
+        call = self._admit(ticket, request, caller, metadata)
         return await self._engine.generate(call, request)
 
     @_guarded("stream_generate")
     async def stream_generate(self, ticket: "_Ticket", raw: bytes, context: Context) -> None:
         """StreamGenerate. Events are written, not yielded: a cancelled call then unwinds
         through the engine at once, and closes the upstream."""
-        caller, metadata = self._authenticate(ticket, context)
+        caller, metadata = self._authenticate(ticket)
         request = self._parse(v1.GenerateRequest, raw)
         validate_generate(request)
-        call = self._admit(ticket, request, caller, metadata, context)
+        call = self._admit(ticket, request, caller, metadata)
         await self._engine.stream_generate(call, request, context.write)
 
     @_guarded("embed")
     async def embed(self, ticket: "_Ticket", raw: bytes, context: Context) -> v1.EmbedResponse:
         """Embed."""
-        caller, metadata = self._authenticate(ticket, context)
+        caller, metadata = self._authenticate(ticket)
         request = self._parse(v1.EmbedRequest, raw)
         validate_embed(request)
-        call = self._admit(ticket, request, caller, metadata, context)
+        call = self._admit(ticket, request, caller, metadata)
         return await self._engine.embed(call, request)
 
     @_guarded("route")
@@ -182,8 +209,11 @@ class InferenceServicer:
         caller = self._identify(ticket, read_authorization(context.invocation_metadata()))
         request = self._parse(v1.RouteRequest, raw)
         validate_route(request)
-        authorize(caller, request.model)
-        response = self._engine.route(request, caller)
+        ticket.request = request
+        permit = self._decide(ticket, caller, request.model)
+        response = self._engine.route(request, caller, permit.constraints, permit.tier)
+        if self.audit is not None:
+            self._record_grant(self.audit, ticket, caller)
         self._door.decided(ticket.operation, 1)
         return response
 
@@ -201,9 +231,21 @@ class InferenceServicer:
             result = add()
             try:
                 validate_route(request)
-                authorize(caller, request.model)
-                self._engine.route_into(result.response, request, caller, explained=False)
+                ticket.request = request
+                permit = self._decide(ticket, caller, request.model)
+                self._engine.route_into(
+                    result.response,
+                    request,
+                    caller,
+                    permit.constraints,
+                    permit.tier,
+                    explained=False,
+                )
+                if self.audit is not None:
+                    self._record_grant(self.audit, ticket, caller)
             except TrunklineError as error:
+                if self.audit is not None:
+                    self._record_denial(self.audit, ticket, error)
                 result.failure.reason = error.reason
                 result.failure.message = error.message
                 result.failure.field = error.metadata.get("field", "")
@@ -213,14 +255,60 @@ class InferenceServicer:
         self._door.decided(ticket.operation, len(batch.requests))
         return response
 
-    def _authenticate(self, ticket: "_Ticket", context: Context) -> tuple[Principal, CallMetadata]:
-        metadata = read_metadata(context.invocation_metadata(), self._rng)
+    def _authenticate(self, ticket: "_Ticket") -> tuple[Principal, CallMetadata]:
+        metadata = read_metadata(ticket.context.invocation_metadata(), self._rng)
         return self._identify(ticket, metadata.authorization), metadata
 
     def _identify(self, ticket: "_Ticket", authorization: str) -> Principal:
-        caller = self.keys.authenticate(authorization, self._clock.wall())
-        ticket.caller = caller.name
+        now = ticket.now = self._clock.wall()
+        caller = self.identity.authenticate(authorization, ticket.context.auth_context, now)
+        ticket.caller = caller
         return caller
+
+    async def _known_in_time(self, ticket: "_Ticket", pending: KeysPendingError) -> None:
+        """Waits until it can be told who calls; raises `pending` if the call's time is up."""
+        context = ticket.context
+        authorization = read_authorization(context.invocation_metadata())
+        try:
+            async with asyncio.timeout(self._remaining(context)):
+                await self.identity.authenticate_in_time(
+                    authorization, context.auth_context, self._clock.wall
+                )
+        except TimeoutError:
+            raise pending from None
+
+    def _decide(self, ticket: "_Ticket", caller: Principal, target: str) -> Permit:
+        ticket.target = target
+        return self.access.decide(caller, ticket.permission, target, ticket.now, ticket)
+
+    @staticmethod
+    def _record_grant(
+        audit: DecisionAudit, ticket: "_Ticket", caller: Principal, request_id: str = ""
+    ) -> None:
+        if audit.records_grants:
+            audit.granted(
+                caller, ticket.permission, ticket.target, facts=ticket, request_id=request_id
+            )
+
+    @staticmethod
+    def _record_denial(audit: DecisionAudit, ticket: "_Ticket", error: TrunklineError) -> None:
+        # Where routing found nothing because of access rules, it names them too.
+        if error.reason in _DENIALS or "rule" in error.metadata:
+            audit.denied(
+                error,
+                ticket.caller,
+                ticket.permission,
+                ticket.target,
+                facts=ticket,
+                request_id=ticket.id,
+            )
+
+    def _remaining(self, context: Context) -> float:
+        """How many seconds a call has, at most."""
+        remaining = context.time_remaining()
+        if remaining is None or remaining > self.default_deadline:
+            return self.default_deadline
+        return remaining
 
     def _parse(self, kind: type[RequestT], raw: bytes) -> RequestT:
         if len(raw) > self.max_request_bytes:
@@ -240,41 +328,78 @@ class InferenceServicer:
         request: v1.GenerateRequest | v1.EmbedRequest,
         caller: Principal,
         metadata: CallMetadata,
-        context: Context,
     ) -> Call:
-        authorize(caller, request.model)
+        ticket.request = request
+        permit = self._decide(ticket, caller, request.model)
         now = self._clock.monotonic()
-        remaining = context.time_remaining()
-        if remaining is None or remaining > self.default_deadline:
-            remaining = self.default_deadline
-        ticket.call = Call(
+        call = Call(
             operation=ticket.operation,
             request=request,
             id=request.request_id or f"{self._rng.getrandbits(96):024x}",
             caller=caller,
             started=now,
-            deadline=now + remaining,
+            deadline=now + self._remaining(ticket.context),
             traceparent=metadata.traceparent,
             tracestate=metadata.tracestate,
             begins_trace=metadata.begins_trace,
+            constraints=permit.constraints,
+            bounds=permit.tier,
         )
-        return ticket.call
+        if self.audit is not None:
+            self._record_grant(self.audit, ticket, caller, call.id)
+        ticket.call = call
+        return call
 
 
 class _Ticket:
-    """What is known of a call while it is served; the call itself once it is admitted."""
+    """What is known of a call while it is served; the call itself once it is admitted. To access
+    rules, the facts of it that only some of them ask for."""
 
-    __slots__ = ("call", "caller", "operation")
+    __slots__ = (
+        "_servicer",
+        "call",
+        "caller",
+        "context",
+        "now",
+        "operation",
+        "permission",
+        "request",
+        "target",
+    )
 
-    def __init__(self, operation: str) -> None:
+    def __init__(
+        self, operation: str, permission: str, context: Context, servicer: InferenceServicer
+    ) -> None:
         self.operation = operation
-        self.caller = ""
+        self.permission = permission
+        self.context = context
+        self._servicer = servicer
+        self.caller: Principal | None = None
+        self.target = ""
+        self.request: v1.GenerateRequest | v1.EmbedRequest | v1.RouteRequest | None = None
         self.call: Call | None = None
+        # When it was asked who calls, in Unix seconds.
+        self.now = 0.0
 
     @property
     def id(self) -> str:
         """The call's id; empty before it is admitted."""
         return "" if self.call is None else self.call.id
+
+    @property
+    def name(self) -> str:
+        """The caller's name; empty while it is unknown."""
+        return "" if self.caller is None else self.caller.name
+
+    def address(self) -> IpAddress | None:
+        """As governance.access.Facts."""
+        context = self.context
+        forwarded = read_forwarded_for(context.invocation_metadata())
+        return self._servicer.callers.address(context.peer(), forwarded)
+
+    def label(self, name: str) -> str:
+        """As governance.access.Facts."""
+        return "" if self.request is None else self.request.context.labels.get(name, "")
 
     def report(self) -> v1.CallReport | None:
         """What the call did before it failed, if it called anyone."""

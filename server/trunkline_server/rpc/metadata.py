@@ -29,6 +29,11 @@ def read_authorization(metadata: Iterable[tuple[str, str | bytes]] | None) -> st
     return authorization
 
 
+def read_forwarded_for(metadata: Iterable[tuple[str, str | bytes]] | None) -> str:
+    """What proxies say of whom they speak for; of several values all, joined in their order."""
+    return ",".join(str(value) for key, value in metadata or () if key == "x-forwarded-for")
+
+
 def read_metadata(
     metadata: Iterable[tuple[str, str | bytes]] | None, rng: random.Random
 ) -> CallMetadata:

@@ -29,6 +29,10 @@ _CALLERS_OWN = frozenset(
     }
 )
 
+# A refusal whose metadata name one of these is a limit's, a budget's or an access rule's of the
+# router, which its caller met; the same reason without it comes from a provider.
+_RULES = frozenset({"limit", "budget", "rule"})
+
 # Vendors quote the offending part of a request when they refuse it.
 _QUOTING = frozenset(
     {
@@ -109,7 +113,7 @@ class CallLog:
         if error is None:
             if self._all:
                 self._log.debug("call answered", **_fields(call))
-        elif error.reason in _CALLERS_OWN:
+        elif error.reason in _CALLERS_OWN or not _RULES.isdisjoint(error.metadata):
             self._log.info("call refused", **_fields(call), **_failure(error))
         else:
             self._log.error("call failed", **_fields(call), **_failure(error))

@@ -67,6 +67,9 @@ class Metrics:
             "calls_not_admitted", "Calls turned away at the door.", "operation", "reason"
         )
         self.defects = counter("internal_errors", "Calls ended by a defect.", "operation")
+        self.issuer_fetches = counter(
+            "issuer_fetches", "Fetches of the keys of issuers of tokens.", "issuer", "result"
+        )
         self.reloads = counter("config_reloads", "Configuration reloads.", "result")
         self.ledger_events = counter(
             "ledger_events", "Usage events by what became of them.", "fate"

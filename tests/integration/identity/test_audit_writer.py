@@ -263,7 +263,7 @@ class Facts:
 
 @pytest.mark.parametrize(
     ("level", "expected"),
-    [("none", []), ("denials", ["denied", "denied"]), ("all", ["ok", "denied", "denied"])],
+    [("none", []), ("denied", ["denied", "denied"]), ("all", ["ok", "denied", "denied"])],
 )
 async def test_decisions_are_recorded_as_asked(
     trail: SqlAuditStore, level: Any, expected: list[str]

@@ -484,9 +484,9 @@ def test_by_default_denied_one_policy_must_allow_and_none_deny() -> None:
     permit = access.decide(other, GENERATE, "", NOON, Facts())
     assert served(permit) == ["eu-5"]
     assert permit.constraint is not None
-    assert permit.constraint.excludes(CLAUDE) == "policies.default"
+    assert permit.constraint.excludes(CLAUDE) == "access.default"
     nothing = Access(policies=Policies([], Effect.DENY))
-    assert denied(nothing, other) == "policies.default"
+    assert denied(nothing, other) == "access.default"
     # Whoever administers is not locked out by it.
     admin = someone(roles=frozenset({"admin"}))
     assert denied(nothing, admin, "policies/x", "admin.policies.write") == ""

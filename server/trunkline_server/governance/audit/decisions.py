@@ -10,14 +10,15 @@ from trunkline_server.governance.audit.chain import Act
 from trunkline_server.governance.audit.writer import AuditWriter
 from trunkline_server.governance.principal import Principal
 
-Level = Literal["none", "denials", "all"]
+Level = Literal["none", "denied", "all"]
 
 
 class DecisionAudit:
     """Records who was let in and who was not.
 
     A decision is recorded before it takes effect: where the trail has no room and the writer is
-    told to deny, `granted` raises and the call fails.
+    told to deny, `granted` raises and the call fails. A denial never fails to deny: where there
+    is no room for it, it is counted as lost.
     """
 
     def __init__(self, writer: AuditWriter, clock: Clock, level: Level) -> None:
@@ -50,7 +51,7 @@ class DecisionAudit:
             rule = error.metadata.get("rule") or error.message
             act = self._act(principal, permission, target)
             act = replace(act, outcome="denied", details={**act.details, "rule": rule})
-            self._writer.record(_located(act, facts, request_id))
+            self._writer.record(_located(act, facts, request_id), expendable=True)
 
     def _act(self, principal: Principal | None, permission: str, target: str) -> Act:
         at = round(self._clock.wall() * 1e6)

@@ -75,22 +75,34 @@ class AuditWriter:
         """How many acts are not written yet."""
         return len(self._waiting)
 
-    def record(self, act: Act) -> None:
+    def record(self, act: Act, *, expendable: bool = False) -> None:
         """Takes an act. Raises TrunklineError with SERVICE_UNAVAILABLE if there is no room for
-        it and `on_full` is `deny`, or if the spool's disk refuses it."""
-        if len(self._waiting) >= self._options.max_waiting:
-            if self._options.on_full == "deny":
+        it and `on_full` is `deny`, or if the spool's disk refuses it.
+
+        An `expendable` one, of which strangers can make as many as they like, gets half of the
+        room and is dropped where there is none, whatever `on_full` says: nobody who floods the
+        trail keeps others from acting.
+        """
+        room = self._options.max_waiting
+        if len(self._waiting) >= (max(room // 2, 1) if expendable else room):
+            if self._options.on_full == "deny" and not expendable:
                 raise _unavailable("too many entries wait to be written to the audit trail")
-            self._lost += 1
-            self._watch.audit_lost(1)
+            self._drop()
             return
         if self._spool is not None:
             try:
                 self._spool.add(act)
             except OSError as error:
+                if expendable:
+                    self._drop()
+                    return
                 raise _unavailable(f"the audit trail's spool: {error.strerror}") from error
         self._waiting.append(act)
         self._wake.set()
+
+    def _drop(self) -> None:
+        self._lost += 1
+        self._watch.audit_lost(1)
 
     async def run(self) -> None:
         """Writes until `stop` is called and nothing waits any more. Raises OSError if what other

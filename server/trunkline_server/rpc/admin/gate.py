@@ -5,7 +5,7 @@ from trunkline_server.governance.access import Access
 from trunkline_server.governance.addresses import Callers, IpAddress
 from trunkline_server.governance.identity import Identity
 from trunkline_server.rpc.admin.ports import Context, Visitor
-from trunkline_server.rpc.metadata import read_authorization
+from trunkline_server.rpc.metadata import read_authorization, read_forwarded_for
 
 
 class PeerFacts:
@@ -16,10 +16,7 @@ class PeerFacts:
         self._callers = callers
 
     def address(self) -> IpAddress | None:
-        forwarded = ""
-        for key, value in self._context.invocation_metadata() or ():
-            if key == "x-forwarded-for":
-                forwarded = str(value)
+        forwarded = read_forwarded_for(self._context.invocation_metadata())
         return self._callers.address(self._context.peer(), forwarded)
 
     def label(self, name: str) -> str:
