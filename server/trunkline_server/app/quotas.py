@@ -196,7 +196,7 @@ def _demand(call: Call, plan: Plan) -> Demand:
     attempts = 2 if plan.route.attempts.hedge is not None or request.routing.hedge else 1
     demand = Demand(
         key=caller.name,
-        user=request.context.user_id,
+        user=call.user_id,
         service=request.context.agent_id,
         model=request.model or plan.targets[0].model,
         tokens=(read + written) * attempts,

@@ -17,6 +17,7 @@ from trunkline_server.app.assembly import (
 )
 from trunkline_server.app.bookkeeping import Books
 from trunkline_server.app.identity import Identities
+from trunkline_server.app.privacy import PrivacyOffice
 from trunkline_server.app.quotas import Quotas
 from trunkline_server.catalogue.prices import PriceBook
 from trunkline_server.clock import Clock
@@ -89,6 +90,8 @@ class Worker:
         self._probing: asyncio.Task[None] | None = None
         self.engine = Engine(services, build_table(settings, book, self._clock.wall(), None))
         self._identities = Identities(self._http, self._clock, IssuerLog(self._metrics))
+        self._privacy = PrivacyOffice(self._http, self._clock, metrics)
+        self.engine.privacy = self._privacy.in_force(settings)
         self._servicer = InferenceServicer(
             self.engine,
             self._clock,
@@ -134,6 +137,7 @@ class Worker:
         identity, access = self._identities.build(settings), build_access(settings)
         before, self._settings = self._settings, settings
         self.engine.table = table
+        self.engine.privacy = self._privacy.in_force(settings)
         if self._quotas is not None:
             self._quotas.configure(settings)
         self._await_next_prices()
@@ -206,6 +210,7 @@ class Worker:
         await self._server.drain(notice, self._settings.server.drain_timeout)
         await self._identities.close()
         await self._http.close()
+        self._privacy.close()
         # Sending the last spans waits for the collector.
         await asyncio.to_thread(self._close_observer)
         if self._metrics_timer is not None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from trunkline import v1
-from trunkline_server.engine.ports import Bounds, Caller, Grant
+from trunkline_server.engine.ports import Bounds, Caller, Grant, Treatment
 from trunkline_server.engine.table import Table
 from trunkline_server.routing.plan import Plan
 from trunkline_server.routing.query import Constraint
@@ -24,7 +24,8 @@ class Call:
     """What is known of one call; filled in as it proceeds.
 
     `started`, `deadline`, `first_token` and `ended` are monotonic seconds. `attempts` holds a
-    record for each upstream call, in order of start, complete once that call is over.
+    record for each upstream call, in order of start, complete once that call is over. `request`
+    is what vendors are asked: a masked copy of what the caller sent, where that is demanded.
     """
 
     operation: str
@@ -41,6 +42,9 @@ class Call:
     constraints: tuple[Constraint, ...] = ()
     # None: the caller may ask for anything.
     bounds: Bounds | None = None
+    treatment: Treatment | None = None
+    # The person served, where the request does not say so any more.
+    served: str = ""
 
     course: Course | None = None
     grant: Grant | None = None
@@ -55,6 +59,11 @@ class Call:
     upstream_seconds: float = 0.0
     # Whatever the observer keeps of the call, its span for one.
     observed: object | None = None
+
+    @property
+    def user_id(self) -> str:
+        """The person served, as the caller named them. Empty: nobody in particular."""
+        return self.served or self.request.context.user_id
 
     def report(self) -> v1.CallReport:
         """What the call did, for the details of its failure.

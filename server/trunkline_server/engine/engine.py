@@ -2,15 +2,17 @@
 why there is none."""
 
 import asyncio
+from typing import TypeVar, cast
 
 from trunkline import v1
-from trunkline_server.engine.attempt import Services
+from trunkline_server.engine.attempt import Services, deadline_passed
 from trunkline_server.engine.bounds import fit, keep_within
 from trunkline_server.engine.call import Call, Course, total_cost, total_tokens
+from trunkline_server.engine.limit import within
 from trunkline_server.engine.needs import embed_query, generate_query, route_query, unmet_needs
 from trunkline_server.engine.operations import EMBED, GENERATE
-from trunkline_server.engine.ports import Bounds, Caller
-from trunkline_server.engine.stream import Send, StreamLoop
+from trunkline_server.engine.ports import Bounds, Caller, Privacy, Send, Treatment
+from trunkline_server.engine.stream import StreamLoop
 from trunkline_server.engine.table import Table
 from trunkline_server.engine.unary import UnaryLoop
 from trunkline_server.errors import TrunklineError
@@ -19,6 +21,8 @@ from trunkline_server.routing.plan import plan
 from trunkline_server.routing.query import Constraint, Query
 from trunkline_server.routing.snapshot import Deployment
 
+RequestT = TypeVar("RequestT", v1.GenerateRequest, v1.EmbedRequest)
+
 
 class Engine:
     """Carries out calls by the table in force. Not thread-safe: one event loop each."""
@@ -26,6 +30,8 @@ class Engine:
     def __init__(self, services: Services, table: Table) -> None:
         self._services = services
         self._table = table
+        # None: labels mean nothing. May be replaced as the table may.
+        self.privacy: Privacy | None = None
 
     @property
     def table(self) -> Table:
@@ -41,6 +47,10 @@ class Engine:
         self._begin(call)
         try:
             self._admit(request)
+            privacy = self.privacy
+            if privacy is not None:
+                treatment = privacy.treat(request, call.id) or await self._examined(call, privacy)
+                request = _sent(call, treatment, request)
             permitted = self._table.permitted_models(call.caller, request.model)
             query = self._bounded(call, generate_query(request, False, permitted))
             course = self._plan(call, query)
@@ -49,6 +59,7 @@ class Engine:
             target, response = await loop.run(_hedge(call, request))
             call.finish_reason = response.finish_reason
             self._complete(call, course, target, response)
+            response = _unveiled(call, response)
         except BaseException as failure:
             self._end(call, failure)
             raise
@@ -60,6 +71,10 @@ class Engine:
         self._begin(call)
         try:
             self._admit(request)
+            privacy = self.privacy
+            if privacy is not None:
+                treatment = privacy.treat(request, call.id) or await self._examined(call, privacy)
+                request = _sent(call, treatment, request)
             permitted = self._table.permitted_models(call.caller, request.model)
             query = self._bounded(call, embed_query(request, permitted))
             course = self._plan(call, query)
@@ -81,10 +96,16 @@ class Engine:
         self._begin(call)
         try:
             self._admit(request)
+            privacy = self.privacy
+            if privacy is not None:
+                treatment = privacy.treat(request, call.id) or await self._examined(call, privacy)
+                request = _sent(call, treatment, request)
             permitted = self._table.permitted_models(call.caller, request.model)
             query = self._bounded(call, generate_query(request, True, permitted))
             course = self._plan(call, query)
             await self._reserve(call, course)
+            if call.treatment is not None and call.treatment.veil is not None:
+                send = call.treatment.veil.sender(send)
 
             def opening(target: Deployment, model: str) -> v1.StreamStart:
                 start = v1.StreamStart(
@@ -144,6 +165,8 @@ class Engine:
         snapshot, health = table.snapshot, table.health
         query = route_query(request, table.permitted_models(caller, request.model))
         query.constraints = constraints
+        if self.privacy is not None:
+            query.constraints += self.privacy.constraints(request.context)
         if bounds is not None:
             keep_within(bounds, request, query)
         now = self._services.clock.monotonic()
@@ -173,6 +196,13 @@ class Engine:
         if call.bounds is not None:
             keep_within(call.bounds, call.request, query)
         return query
+
+    async def _examined(self, call: Call, privacy: Privacy) -> Treatment:
+        remaining = call.deadline - self._services.clock.monotonic()
+        try:
+            return await within(remaining, privacy.examine(call.request, call.id))
+        except TimeoutError:
+            raise deadline_passed(call) from None
 
     async def _reserve(self, call: Call, course: Course) -> None:
         admission = self._services.admission
@@ -263,6 +293,29 @@ def _refuse_cache_only(request: _Request) -> None:
         raise TrunklineError(
             v1.ERROR_REASON_CACHE_MISS, "no cached answer: this router keeps no cache"
         )
+
+
+def _sent(call: Call, treatment: Treatment, request: RequestT) -> RequestT:
+    """Notes how a call is treated, and gives what vendors see of its request.
+
+    From here on nothing that looks at the call sees what was masked.
+    """
+    call.treatment = treatment
+    call.constraints += treatment.constraints
+    masked = treatment.masked
+    if masked is None:
+        return request
+    call.served = request.context.user_id
+    call.request = masked
+    return cast("RequestT", masked)  # A copy is of the kind that was copied.
+
+
+def _unveiled(call: Call, response: v1.GenerateResponse) -> v1.GenerateResponse:
+    """The answer as the caller gets it."""
+    treatment = call.treatment
+    if treatment is None or treatment.veil is None:
+        return response
+    return treatment.veil.restored(response)
 
 
 def _hedge(call: Call, request: _Request) -> bool | None:

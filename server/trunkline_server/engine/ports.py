@@ -1,9 +1,11 @@
-"""What the engine asks of others: who calls, and who watches."""
+"""What the engine asks of others: who calls, who watches, and what else holds for a call."""
 
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Protocol
 
 from trunkline import v1
 from trunkline_server.errors import TrunklineError
+from trunkline_server.routing.query import Constraint
 from trunkline_server.routing.snapshot import Deployment
 
 if TYPE_CHECKING:
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
 
 
 Headers = tuple[tuple[str, str], ...]
+Send = Callable[[v1.StreamGenerateResponse], Awaitable[None]]
 
 
 class Caller(Protocol):
@@ -115,6 +118,70 @@ class Books(Protocol):
 
     async def committed(self) -> None:
         """Returns when what observers wrote of the calls so far is safe; raises as `admit`."""
+        ...
+
+
+class Veil(Protocol):
+    """What stands between the vendor and the caller of a call, on the way back."""
+
+    def restored(self, response: v1.GenerateResponse) -> v1.GenerateResponse:
+        """The answer as the caller gets it; the given one, as the vendor gave it, is not
+        changed."""
+        ...
+
+    def sender(self, send: Send) -> Send:
+        """What takes a stream's events as the vendor gave them, and sends them on."""
+        ...
+
+
+class Treatment(Protocol):
+    """How one call's data is to be treated."""
+
+    @property
+    def constraints(self) -> tuple[Constraint, ...]:
+        """Where the call may go."""
+        ...
+
+    @property
+    def may_cache(self) -> bool:
+        """Whether its answer may come from the cache, and be kept there."""
+        ...
+
+    @property
+    def may_store_text(self) -> bool:
+        """Whether anything that may hold its text may be kept, such as a vendor's message."""
+        ...
+
+    @property
+    def masked(self) -> v1.GenerateRequest | v1.EmbedRequest | None:
+        """What vendors and the cache see in place of the request; None: the request itself."""
+        ...
+
+    @property
+    def veil(self) -> Veil | None:
+        """What gives the answer back; None: it is given as it is."""
+        ...
+
+
+class Privacy(Protocol):
+    """Data classification, and masking."""
+
+    def treat(
+        self, request: v1.GenerateRequest | v1.EmbedRequest, call_id: str
+    ) -> Treatment | None:
+        """How a call is treated; None if that takes time, see `examine`. Raises
+        TrunklineError."""
+        ...
+
+    async def examine(
+        self, request: v1.GenerateRequest | v1.EmbedRequest, call_id: str
+    ) -> Treatment:
+        """As `treat`, for calls that take time. Raises TrunklineError."""
+        ...
+
+    def constraints(self, context: v1.CallContext) -> tuple[Constraint, ...]:
+        """Where a call with this context may go, as far as that tells. Raises
+        TrunklineError."""
         ...
 
 

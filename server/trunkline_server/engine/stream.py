@@ -1,7 +1,7 @@
 """The attempt loop of streamed calls: fall back until the first delta is sent, never after."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
@@ -17,6 +17,7 @@ from trunkline_server.engine.attempt import (
 from trunkline_server.engine.call import Call, Course
 from trunkline_server.engine.journey import Journey
 from trunkline_server.engine.needs import estimate_usage
+from trunkline_server.engine.ports import Send
 from trunkline_server.engine.race import race
 from trunkline_server.engine.table import Endpoint
 from trunkline_server.errors import TrunklineError, UpstreamError
@@ -25,7 +26,6 @@ from trunkline_server.routing.snapshot import Deployment
 from trunkline_server.upstream.http import HttpStream
 from trunkline_server.upstream.sse import SseParser
 
-Send = Callable[[v1.StreamGenerateResponse], Awaitable[None]]
 Opening = Callable[[Deployment, str], v1.StreamStart]
 
 

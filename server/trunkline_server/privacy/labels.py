@@ -4,8 +4,9 @@ Pure functions over configured data. Labels are ordered: of several the strictes
 call's, and what each of the laxer ones demands holds as well.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from trunkline_server.errors import invalid
 
@@ -13,13 +14,28 @@ from trunkline_server.errors import invalid
 LABEL_KEY = "data_classification"
 
 
+class Place(Protocol):
+    """What labels ask of a deployment; routing's own rows fit."""
+
+    @property
+    def provider(self) -> str:
+        """Its provider's configured name."""
+        ...
+
+    @property
+    def residency(self) -> Collection[str]:
+        """Where it processes data, in lower case."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class LabelPolicy:
     """One label's demands.
 
     `residency`: regions of which the data may be processed in any; empty: everywhere.
-    `allowed_providers` empty: all but the denied. `raised_by`: types of personal data whose
-    presence makes a call at least this label.
+    `allowed_providers` empty: all but the denied. Without `may_store_text` answers are not
+    cached either. `raised_by`: types of personal data whose presence makes a call at least
+    this label.
     """
 
     label: str
@@ -31,95 +47,127 @@ class LabelPolicy:
     may_store_text: bool = True
     raised_by: frozenset[str] = frozenset()
 
+    @property
+    def restricts(self) -> bool:
+        """Whether a deployment may have to be left out."""
+        return bool(self.residency or self.allowed_providers or self.denied_providers)
 
-# In order, the strictest last.
-DEFAULT_LABELS: tuple[LabelPolicy, ...] = (
-    LabelPolicy("public"),
-    LabelPolicy("internal"),
-    LabelPolicy("confidential", mask=True),
-    LabelPolicy("restricted", mask=True, may_cache=False, may_store_text=False),
-)
+    def excludes(self, row: Place) -> str:
+        """The name of the demand that keeps a deployment out, such as
+        `labels[restricted].residency`; empty if none does.
+
+        One that processes data in several places may only use those that are permitted, and
+        one of which that is not known may not be used where it counts.
+        """
+        if row.provider in self.denied_providers:
+            return f"labels[{self.label}].denied_providers"
+        if self.allowed_providers and row.provider not in self.allowed_providers:
+            return f"labels[{self.label}].allowed_providers"
+        if self.residency and not (row.residency and self.residency.issuperset(row.residency)):
+            return f"labels[{self.label}].residency"
+        return ""
 
 
-@dataclass(frozen=True, slots=True)
-class Constraints:
-    """What holds for one call. None of `residency` and `providers` restricts nothing; an empty
-    set leaves nothing: the call can go nowhere."""
+class Fence:
+    """Where calls of one label may go; a routing.query.Constraint.
+
+    Equal to itself alone: there is one for each label, for as long as a configuration is in
+    force, and its hash costs nothing.
+    """
+
+    __slots__ = ("_policies",)
+
+    def __init__(self, policies: Iterable[LabelPolicy]) -> None:
+        self._policies = tuple(policies)
+
+    def excludes(self, row: Place) -> str:
+        """The name of the demand that keeps a deployment out; empty if none does."""
+        for policy in self._policies:
+            name = policy.excludes(row)
+            if name:
+                return name
+        return ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Level:
+    """What holds for calls of one label: its demands and those of all laxer ones.
+
+    `examines` says that the text of a call has to be searched: to mask it, or because what is
+    found may raise the call to a stricter label. `constraints` has a Fence, or nothing.
+    """
 
     label: str
+    rank: int
     mask: bool
-    residency: frozenset[str] | None
-    providers: frozenset[str] | None
-    denied_providers: frozenset[str]
     may_cache: bool
     may_store_text: bool
-
-    def permits(self, provider: str, residency: frozenset[str]) -> bool:
-        """Whether a deployment may take the call: `residency` is where it processes data. One
-        that processes in several places may only use those that are permitted."""
-        if provider in self.denied_providers:
-            return False
-        if self.providers is not None and provider not in self.providers:
-            return False
-        return self.residency is None or (bool(residency) and residency <= self.residency)
+    examines: bool
+    constraints: tuple[Fence, ...]
 
 
 class Classification:
-    """The configured labels."""
+    """The configured labels, the strictest last."""
 
-    def __init__(
-        self, policies: Sequence[LabelPolicy] = DEFAULT_LABELS, default: str = "internal"
-    ) -> None:
+    def __init__(self, policies: Sequence[LabelPolicy], default: str) -> None:
         """`default` is the label of calls that name none. Raises ValueError for labels that
         come twice and a default that is none of them."""
-        self._ranks = {policy.label: rank for rank, policy in enumerate(policies)}
-        self._policies = tuple(policies)
-        if len(self._ranks) < len(policies):
+        levels = [_level(policies, rank) for rank in range(len(policies))]
+        self._levels = {level.label: level for level in levels}
+        if len(self._levels) < len(policies):
             raise ValueError("a label is configured twice")
-        if default not in self._ranks:
+        if default not in self._levels:
             raise ValueError(f"the default label {default!r} is not configured")
-        self._default = default
-        self._raising: Mapping[str, int] = {
-            kind: rank for rank, policy in enumerate(policies) for kind in policy.raised_by
+        self.default = self._levels[default]
+        self._raising = {
+            kind: level
+            for policy, level in zip(policies, levels, strict=True)
+            for kind in policy.raised_by
         }
-        self._by_rank = tuple(
-            _combined(policies[: rank + 1], policy) for rank, policy in enumerate(policies)
-        )
 
-    def constraints(self, labels: Mapping[str, str], found: Iterable[str] = ()) -> Constraints:
-        """What holds for a call with these context labels, in which these types were found.
+    @property
+    def levels(self) -> Collection[Level]:
+        """All of them, the strictest last."""
+        return self._levels.values()
+
+    def level(self, labels: Mapping[str, str]) -> Level:
+        """What holds for a call with these context labels.
 
         Raises TrunklineError for a label that is not configured.
         """
-        named = labels.get(LABEL_KEY) or self._default
-        rank = self._ranks.get(named)
-        if rank is None:
+        named = labels.get(LABEL_KEY)
+        if not named:
+            return self.default
+        level = self._levels.get(named)
+        if level is None:
             raise invalid(
                 f"context.labels[{LABEL_KEY}]",
-                f"is no label; configured are {', '.join(self._ranks)}",
+                f"is no label; configured are {', '.join(self._levels)}",
             )
+        return level
+
+    def raised(self, level: Level, found: Iterable[str]) -> Level:
+        """What holds once these types of personal data were found in a call: never less."""
         for kind in found:
-            rank = max(rank, self._raising.get(kind, 0))
-        return self._by_rank[rank]
+            other = self._raising.get(kind)
+            if other is not None and other.rank > level.rank:
+                level = other
+        return level
 
 
-def _combined(policies: Sequence[LabelPolicy], last: LabelPolicy) -> Constraints:
+def _level(policies: Sequence[LabelPolicy], rank: int) -> Level:
     """The demands of a label and of all laxer ones."""
-    return Constraints(
-        label=last.label,
-        mask=any(policy.mask for policy in policies),
-        residency=_common(policy.residency for policy in policies),
-        providers=_common(policy.allowed_providers for policy in policies),
-        denied_providers=frozenset().union(*(policy.denied_providers for policy in policies)),
-        may_cache=all(policy.may_cache for policy in policies),
-        may_store_text=all(policy.may_store_text for policy in policies),
+    own, stricter = policies[: rank + 1], policies[rank + 1 :]
+    mask = any(policy.mask for policy in own)
+    may_store_text = all(policy.may_store_text for policy in own)
+    # The label's own demand is told before that of a laxer one which is broken too.
+    restricting = [policy for policy in reversed(own) if policy.restricts]
+    return Level(
+        label=policies[rank].label,
+        rank=rank,
+        mask=mask,
+        may_cache=may_store_text and all(policy.may_cache for policy in own),
+        may_store_text=may_store_text,
+        examines=mask or any(policy.raised_by for policy in stricter),
+        constraints=(Fence(restricting),) if restricting else (),
     )
-
-
-def _common(sets: Iterable[frozenset[str]]) -> frozenset[str] | None:
-    """What is in all sets that are not empty; None if all are."""
-    common: frozenset[str] | None = None
-    for some in sets:
-        if some:
-            common = some if common is None else common & some
-    return common

@@ -6,8 +6,9 @@ appearance of each value; since every call of a conversation brings the history 
 keeps its number from turn to turn as long as the caller keeps the beginning. Placeholders that
 stand in the messages already are not given out, so they come back as they were.
 
-What is masked: text, reasoning, transcripts, results of tools and arguments of tool calls.
-What is not: the bytes and addresses of images, sounds and files, names of speakers and tools.
+What of a message is masked: text, reasoning, transcripts, results of tools and arguments of tool
+calls. What is not: the bytes and addresses of images, sounds and files, names of speakers and
+tools. What else of a request is, see request.py.
 """
 
 import re
@@ -18,7 +19,6 @@ from collections.abc import Callable, Iterable, Sequence
 import orjson
 
 from trunkline import v1
-from trunkline_server.privacy.detect import Detector
 from trunkline_server.privacy.redact import replaced
 from trunkline_server.privacy.rule import Span
 
@@ -31,7 +31,6 @@ _JSON_STRING = re.compile(_STRING, re.DOTALL)
 # A string, or a number long enough to be somebody's.
 _JSON_TOKEN = re.compile(rf"{_STRING}|-?[0-9]{{7,}}+(?![.eE])", re.DOTALL)
 _ENDLESS = sys.maxsize
-_FIND: Find = Detector().spans
 
 
 class MaskMap:
@@ -103,42 +102,6 @@ class MaskMap:
                 part.audio.transcript = self.restore(part.audio.transcript)
 
 
-def mask(messages: Sequence[v1.Message], find: Find = _FIND) -> tuple[list[v1.Message], MaskMap]:
-    """The messages with placeholders in place of what `find` finds, and the way back.
-
-    The given messages are not changed; those that hold nothing are given back as they are.
-    """
-    taken: set[str] = set()
-    for message in messages:
-        for part in message.parts:
-            _collect_taken(part, taken)
-    masker = _Masker(find, MaskMap(taken))
-    return [masker.message(message) for message in messages], masker.map
-
-
-def texts_of(messages: Sequence[v1.Message]) -> list[str]:
-    """The texts that `mask` would hand to `find`, each once, for a finder that is asked ahead."""
-    texts: dict[str, None] = {}
-
-    def note(text: str) -> tuple[Span, ...]:
-        texts[text] = None
-        return ()
-
-    mask(messages, note)
-    return list(texts)
-
-
-def _collect_taken(part: v1.Part, taken: set[str]) -> None:
-    kind = part.WhichOneof("kind")
-    if kind == "tool_result":
-        for inner in part.tool_result.parts:
-            _collect_taken(inner, taken)
-    elif kind == "tool_call":
-        taken.update(PLACEHOLDER.findall(part.tool_call.arguments_json))
-    else:
-        taken.update(PLACEHOLDER.findall(_text_of(part, kind)))
-
-
 def _text_of(part: v1.Part, kind: str | None) -> str:
     """What a part says in plain text; empty for kinds that say nothing."""
     match kind:
@@ -151,14 +114,15 @@ def _text_of(part: v1.Part, kind: str | None) -> str:
     return ""
 
 
-class _Masker:
-    """Masks the messages of one call."""
+class Masker:
+    """Masks the texts of one call: what `find` finds gets placeholders from `made`."""
 
     def __init__(self, find: Find, made: MaskMap) -> None:
-        self._find = find
+        self.find = find
         self.map = made
 
     def message(self, message: v1.Message) -> v1.Message:
+        """A masked copy, or the message itself if it holds nothing."""
         changed = [self._part(part) for part in message.parts]
         if not any(part is not None for part in changed):
             return message
@@ -175,10 +139,10 @@ class _Masker:
             return self._tool_result(part)
         if kind == "tool_call":
             old = part.tool_call.arguments_json
-            new = self._json(old)
+            new = self.json(old)
         else:
             old = _text_of(part, kind)
-            new = self._text(old)
+            new = self.text(old)
         if new == old:
             return None
         made = v1.Part()
@@ -205,23 +169,27 @@ class _Masker:
                 made.tool_result.parts[place].CopyFrom(piece)
         return made
 
-    def _text(self, text: str) -> str:
-        spans = self._find(text) if text else ()
+    def text(self, text: str) -> str:
+        """A masked text."""
+        spans = self.find(text) if text else ()
         if not spans:
             return text
         return replaced(
             text, spans, lambda span: self.map.placeholder(span.kind, text[span.start : span.end])
         )
 
-    def _json(self, text: str) -> str:
-        """Arguments of a tool call. The words around a value are in its key, so the text is
-        looked at whole where it holds no escapes, and string by string where it does."""
+    def json(self, text: str) -> str:
+        """A masked JSON text, such as the arguments of a tool call.
+
+        The words around a value are in its key, so the text is looked at whole where it holds no
+        escapes, and string by string where it does.
+        """
         try:
             orjson.loads(text)
         except orjson.JSONDecodeError:
-            return self._text(text)
+            return self.text(text)
         if "\\" not in text:
-            spans = self._find(text)
+            spans = self.find(text)
             if not spans:
                 return text
             tokens = [match.span() for match in _JSON_TOKEN.finditer(text)]
@@ -247,7 +215,7 @@ class _Masker:
 
     def _json_string(self, match: re.Match[str]) -> str:
         decoded = orjson.loads(match[0])
-        new = self._text(decoded)
+        new = self.text(decoded)
         return match[0] if new == decoded else orjson.dumps(new).decode()
 
 

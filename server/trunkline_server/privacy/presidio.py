@@ -15,10 +15,13 @@ import orjson
 from trunkline import v1
 from trunkline_server.clock import Clock
 from trunkline_server.errors import TrunklineError
-from trunkline_server.privacy.detect import Detector, merged
+from trunkline_server.privacy.detect import merged
 from trunkline_server.privacy.mask import Find
-from trunkline_server.privacy.ports import Post, PrivacyWatch
+from trunkline_server.privacy.ports import AnalyzerWatch, Post
 from trunkline_server.privacy.rule import Span
+
+# Texts of more characters may take the analyzer longer than its time.
+_TELLING = 32_768
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +47,25 @@ class Presidio:
     """Finds by the analyzer and by the patterns here; where both find, the patterns stand."""
 
     def __init__(
-        self, settings: PresidioSettings, post: Post, clock: Clock, watch: PrivacyWatch
+        self,
+        settings: PresidioSettings,
+        post: Post,
+        clock: Clock,
+        watch: AnalyzerWatch,
+        inline: Find,
     ) -> None:
+        """`inline` finds by the patterns here."""
         self._settings = settings
         self._post = post
         self._clock = clock
         self._watch = watch
-        self._inline = Detector()
+        self._inline = inline
         self._url = settings.url.rstrip("/") + "/analyze"
         # None while the analyzer is well, else when it may be asked again.
         self._resting_until: float | None = None
 
     async def finder(self, texts: Iterable[str]) -> Find:
-        """A finder that knows these texts; see mask.texts_of. Others are searched by pattern.
+        """A finder that knows these texts; see request.texts_of. Others are searched by pattern.
 
         Raises TrunklineError with SERVICE_UNAVAILABLE when the analyzer is away and the mode is
         `deny`.
@@ -64,7 +73,7 @@ class Presidio:
         found = await self._analysed([text for text in texts if text and not text.isspace()])
 
         def find(text: str) -> Sequence[Span]:
-            return merged(self._inline.spans(text), found.get(text, ()))
+            return merged(self._inline(text), found.get(text, ()))
 
         return find
 
@@ -79,16 +88,20 @@ class Presidio:
         try:
             async with asyncio.timeout(self._settings.timeout):
                 answers = await asyncio.gather(*tasks)
-        except (TimeoutError, TrunklineError):
+        except (TimeoutError, TrunklineError) as error:
+            if isinstance(error, TimeoutError) and sum(map(len, texts)) > _TELLING:
+                # One long prompt says nothing of the analyzer, and must not deny the others.
+                return self._away()
+            is_news = self._resting_until is None
             self._resting_until = self._clock.monotonic() + self._settings.rest
-            if resting is None:
+            if is_news:
                 self._watch.analyzer_outage(True, self._settings.on_outage)
             return self._away()
         finally:
             # Of those that one failure has made useless; the others are done.
             for task in tasks:
                 task.cancel()
-        if resting is not None:
+        if resting is not None and self._resting_until is not None:
             self._resting_until = None
             self._watch.analyzer_outage(False, self._settings.on_outage)
         return dict(zip(texts, answers, strict=True))

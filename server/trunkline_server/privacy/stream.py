@@ -23,9 +23,13 @@ class StreamRestorer:
         index = delta.part_index
         if kind not in {"text", "reasoning", "tool_call"}:
             released = self._release(index)
-            if kind == "part":
-                self._map.restore_part(delta.part)
-            return [*released, delta]
+            if kind != "part":
+                return [*released, delta]
+            # A copy: others may be sent the same delta.
+            whole = v1.StreamDelta()
+            whole.CopyFrom(delta)
+            self._map.restore_part(whole.part)
+            return [*released, whole]
         new = _text(delta, kind)
         held = self._held.get(index)
         if held is None and "[" not in new:

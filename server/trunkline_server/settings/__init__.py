@@ -20,6 +20,12 @@ from trunkline_server.settings.identity import (
     RetiredSecretSettings,
 )
 from trunkline_server.settings.parse import load, parse, read_records, usual_key
+from trunkline_server.settings.privacy import (
+    AnalyzerSettings,
+    LabelSettings,
+    PayloadSettings,
+    PrivacySettings,
+)
 from trunkline_server.settings.problems import (
     ConfigError,
     InvalidValueError,
@@ -56,6 +62,7 @@ __all__ = [
     "NO_HEDGE",
     "AccessPolicySettings",
     "AccessSettings",
+    "AnalyzerSettings",
     "AttemptSettings",
     "AuditSettings",
     "AuthSettings",
@@ -75,10 +82,13 @@ __all__ = [
     "IssuerSettings",
     "KeySettings",
     "Known",
+    "LabelSettings",
     "LedgerSettings",
     "LimitSettings",
+    "PayloadSettings",
     "PolicySettings",
     "PriceSettings",
+    "PrivacySettings",
     "ProbeSettings",
     "Problem",
     "ProjectSettings",

@@ -7,6 +7,7 @@ from decimal import Decimal
 from ipaddress import ip_address
 
 from trunkline_server.settings.access_checks import check_access
+from trunkline_server.settings.privacy import privacy_complaints
 from trunkline_server.settings.problems import Problem, suggestion
 from trunkline_server.settings.schema import (
     DeploymentSettings,
@@ -62,6 +63,7 @@ def check_settings(settings: Settings, known: Known, lines: Mapping[str, int]) -
         *_ledger(settings),
         *_quotas(settings),
         *check_access(settings),
+        *privacy_complaints(settings.privacy, settings.providers),
     )
     for path, message in complaints:
         yield Problem(_line(path, lines), path, message)

@@ -24,6 +24,7 @@ from trunkline_server.settings.identity import (
     KeySettings,
     key,
 )
+from trunkline_server.settings.privacy import PrivacySettings
 from trunkline_server.settings.quotas import BudgetSettings, LimitSettings
 from trunkline_server.settings.records import list_of, map_of, record
 from trunkline_server.settings.secrets import Secret
@@ -400,6 +401,8 @@ class Settings:
     ] = ()
     # None: no audit trail is kept.
     audit: Annotated[AuditSettings | None, record(AuditSettings)] = None
+    # None: labels mean nothing, and nothing is masked.
+    privacy: Annotated[PrivacySettings | None, record(PrivacySettings)] = None
     # Not keys: the files besides the configuration that its values come from.
     files: tuple[Path, ...] = ()
 

@@ -87,6 +87,18 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livemax",
         )
+        self.masked = counter(
+            "masked_calls", "Calls with placeholders in place of personal data.", "label"
+        )
+        self.raised = counter(
+            "raised_labels", "Calls that became of a label by what was found in them.", "label"
+        )
+        self.analyzer_outage = Gauge(
+            "trunkline_analyzer_outage",
+            "Whether the analyzer of personal data is away.",
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
 
         def lag(name: str, text: str) -> Gauge:
             return Gauge(

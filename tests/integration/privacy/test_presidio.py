@@ -9,8 +9,9 @@ from aiohttp import ClientSession, ClientTimeout, web
 from trunkline import v1
 from trunkline_server.clock import SystemClock
 from trunkline_server.errors import TrunklineError
-from trunkline_server.privacy.mask import mask, texts_of
+from trunkline_server.privacy.detect import Detector
 from trunkline_server.privacy.presidio import Presidio, PresidioSettings
+from trunkline_server.privacy.request import mask_request, texts_of
 
 ANN = "ann@example.org"
 
@@ -79,7 +80,7 @@ class World:
 
     def presidio(self, **changes: object) -> Presidio:
         settings = PresidioSettings(self.url, **{"timeout": 5.0, **changes})  # type: ignore[arg-type] # Of mixed types.
-        return Presidio(settings, self.post, self.clock, self.ears)
+        return Presidio(settings, self.post, self.clock, self.ears, Detector().spans)
 
 
 @pytest.fixture
@@ -97,21 +98,18 @@ async def world() -> AsyncIterator[World]:
 
 
 async def test_names_are_masked_beside_what_patterns_find(world: World) -> None:
-    messages = [
-        v1.Message(
-            role=v1.ROLE_USER,
-            parts=[v1.Part(text=f"“Ann Smith” <{ANN}> wrote today"), v1.Part(text=" ")],
-        )
-    ]
-    find = await world.presidio(entities=("PERSON", "URL")).finder(texts_of(messages))
-    masked, map_ = mask(messages, find)
-    text = masked[0].parts[0].text
+    said = f"“Ann Smith” <{ANN}> wrote today"
+    request = v1.EmbedRequest(inputs=[said, " "])
+    find = await world.presidio(entities=("PERSON", "URL")).finder(texts_of(request))
+    masked, map_ = mask_request(request, find, texts_of(request))
+    assert isinstance(masked, v1.EmbedRequest)
+    text = masked.inputs[0]
     # The pattern's address stands against the analyzer's URL in the midst of it.
     assert text == "“[PERSON_1]” <[EMAIL_ADDRESS_1]> wrote today"
-    assert map_.restore(text) == messages[0].parts[0].text
+    assert map_.restore(text) == said
     assert world.analyzer.asked == [
         {
-            "text": messages[0].parts[0].text,
+            "text": said,
             "language": "en",
             "score_threshold": 0.5,
             "entities": ["PERSON", "URL"],
@@ -158,7 +156,27 @@ async def test_an_analyzer_that_does_not_answer_costs_no_more_than_its_time() ->
         raise AssertionError
 
     settings = PresidioSettings(never.url, timeout=0.01, on_outage="inline")
-    presidio = Presidio(settings, post, never.clock, never.ears)
+    presidio = Presidio(settings, post, never.clock, never.ears, Detector().spans)
     find = await presidio.finder([ANN])
     assert [span.kind for span in find(ANN)] == ["EMAIL_ADDRESS"]
     assert never.ears.outages == [(True, "inline")]
+
+
+async def test_one_long_prompt_takes_the_analyzer_from_nobody_else() -> None:
+    asked: list[str] = []
+
+    async def post(url: str, body: bytes, limit: float) -> tuple[int, bytes]:
+        asked.append(url)
+        if len(body) > 40_000:
+            await asyncio.Event().wait()
+        return 200, b"[]"
+
+    ears = Ears()
+    settings = PresidioSettings("http://a", timeout=0.01, on_outage="deny")
+    presidio = Presidio(settings, post, SetClock(), ears, Detector().spans)
+    with pytest.raises(TrunklineError) as refused:
+        await presidio.finder(["long " * 10_000])
+    assert refused.value.reason == v1.ERROR_REASON_SERVICE_UNAVAILABLE
+    await presidio.finder(["short"])
+    assert len(asked) == 2
+    assert ears.outages == []

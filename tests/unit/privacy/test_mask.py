@@ -9,11 +9,25 @@ from hypothesis import strategies as st
 
 from trunkline import v1
 from trunkline.assemble import MessageAssembler
-from trunkline_server.privacy.mask import MaskMap, mask, texts_of
+from trunkline_server.privacy.detect import Detector
+from trunkline_server.privacy.mask import Find, MaskMap
+from trunkline_server.privacy.request import mask_request, texts_of
 from trunkline_server.privacy.rule import Span
 from trunkline_server.privacy.stream import StreamRestorer
 
+DETECT = Detector().spans
 ANN, BOB = "ann@example.org", "bob@example.org"
+
+
+def mask(messages: list[v1.Message], find: Find = DETECT) -> tuple[list[v1.Message], MaskMap]:
+    """The messages of a request, masked; the given ones are not changed."""
+    request = v1.GenerateRequest(messages=messages)
+    before = request.SerializeToString(deterministic=True)
+    masked, map_ = mask_request(request, find, texts_of(request))
+    assert request.SerializeToString(deterministic=True) == before
+    assert (masked is None) == (len(map_) == 0)
+    assert masked is None or isinstance(masked, v1.GenerateRequest)
+    return list((request if masked is None else masked).messages), map_
 
 
 def user(text: str) -> v1.Message:
@@ -41,14 +55,12 @@ def conversation() -> list[v1.Message]:
 
 def test_no_value_is_left_and_equal_values_have_equal_placeholders() -> None:
     given_ = conversation()
-    before = [message.SerializeToString(deterministic=True) for message in given_]
     masked, map_ = mask(given_)
-    assert [message.SerializeToString(deterministic=True) for message in given_] == before
     sent = b"".join(message.SerializeToString() for message in masked)
     for value in (ANN, BOB, "4111111111111111"):
         assert value.encode() not in sent
         assert value not in repr(map_)
-    assert masked[0] is given_[0]
+    assert masked[0] == given_[0]
     assert masked[1].parts[0].text == (
         "I am [EMAIL_ADDRESS_1]; write to [EMAIL_ADDRESS_2], then to [EMAIL_ADDRESS_1]"
     )
@@ -88,9 +100,7 @@ def test_unknown_placeholders_stay() -> None:
 
 
 def test_nothing_found_nothing_copied() -> None:
-    given_ = [user("hello"), user("[1, 2]")]
-    masked, map_ = mask(given_)
-    assert all(new is old for new, old in zip(masked, given_, strict=True))
+    _, map_ = mask([user("hello"), user("[1, 2]")])
     assert len(map_) == 0
     assert map_.restore("[1, 2]") == "[1, 2]"
 
@@ -175,7 +185,7 @@ def test_odd_type_names_become_placeholders_that_come_back() -> None:
 
 
 def test_texts_of_tells_all_texts_once() -> None:
-    assert set(texts_of(conversation())) == {
+    assert set(texts_of(v1.GenerateRequest(messages=conversation()))) == {
         "Be kind.",
         f"I am {ANN}; write to {BOB}, then to {ANN}",
         f"So {BOB} it is",
@@ -252,6 +262,13 @@ def test_a_stream_without_placeholders_is_passed_on_untouched() -> None:
     restorer = StreamRestorer(made_map())
     delta = v1.StreamDelta(text="plain words")
     assert restorer.feed(delta)[0] is delta
+
+
+def test_what_others_are_sent_too_is_not_changed() -> None:
+    whole = v1.StreamDelta(part=v1.Part(audio=v1.Audio(transcript="[EMAIL_ADDRESS_1]")))
+    (restored,) = StreamRestorer(made_map()).feed(whole)
+    assert restored.part.audio.transcript == ANN
+    assert whole.part.audio.transcript == "[EMAIL_ADDRESS_1]"
 
 
 @given(st.lists(st.text(alphabet="[]EMAIL_ADRS12 x", max_size=12), max_size=30))

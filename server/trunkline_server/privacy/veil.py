@@ -1,0 +1,56 @@
+"""What stands between the vendor and the caller of a masked call, on the way back."""
+
+from collections.abc import Awaitable, Callable
+
+from trunkline import v1
+from trunkline_server.privacy.mask import MaskMap
+from trunkline_server.privacy.payload import PayloadNote
+from trunkline_server.privacy.stream import StreamRestorer
+
+Send = Callable[[v1.StreamGenerateResponse], Awaitable[None]]
+
+
+class Veil:
+    """Gives one call's answer back with what its placeholders stand for, and notes the answer
+    as the vendor gave it where payloads are logged."""
+
+    __slots__ = ("_map", "_note")
+
+    def __init__(self, map_: MaskMap, note: PayloadNote | None) -> None:
+        self._map = map_
+        self._note = note
+
+    def restored(self, response: v1.GenerateResponse) -> v1.GenerateResponse:
+        """The answer as the caller gets it. The given one, which others may get too, is not
+        changed."""
+        if self._note is not None:
+            self._note.message(response.message)
+            self._note.end()
+        if not len(self._map):
+            return response
+        made = v1.GenerateResponse()
+        made.CopyFrom(response)
+        self._map.restore_message(made.message)
+        return made
+
+    def sender(self, send: Send) -> Send:
+        """What takes the events of a stream as the vendor gave them, and sends them on."""
+        restorer = StreamRestorer(self._map) if len(self._map) else None
+        note = self._note
+
+        async def restoring(event: v1.StreamGenerateResponse) -> None:
+            kind = event.WhichOneof("event")
+            if note is not None and kind == "delta":
+                note.delta(event.delta)
+            elif note is not None and kind == "end":
+                note.end()
+            if restorer is None or kind == "start":
+                await send(event)
+                return
+            deltas = restorer.feed(event.delta) if kind == "delta" else restorer.finish()
+            for delta in deltas:
+                await send(v1.StreamGenerateResponse(delta=delta))
+            if kind == "end":
+                await send(event)
+
+        return restoring
