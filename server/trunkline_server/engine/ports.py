@@ -124,13 +124,14 @@ class Books(Protocol):
 class Veil(Protocol):
     """What stands between the vendor and the caller of a call, on the way back."""
 
-    def restored(self, response: v1.GenerateResponse) -> v1.GenerateResponse:
-        """The answer as the caller gets it; the given one, as the vendor gave it, is not
-        changed."""
+    def restored(self, response: v1.GenerateResponse | bytes) -> v1.GenerateResponse:
+        """The answer as the caller gets it; the given one, as the vendor gave it or as the
+        cache kept it, is not changed."""
         ...
 
-    def sender(self, send: Send) -> Send:
-        """What takes a stream's events as the vendor gave them, and sends them on."""
+    def sender(self, send: Send) -> Callable[[v1.StreamGenerateResponse | bytes], Awaitable[None]]:
+        """What takes a stream's events as the vendor gave them or the cache kept them, and
+        sends them on."""
         ...
 
 

@@ -8,6 +8,7 @@ from trunkline_server.privacy.payload import PayloadNote
 from trunkline_server.privacy.stream import StreamRestorer
 
 Send = Callable[[v1.StreamGenerateResponse], Awaitable[None]]
+Take = Callable[[v1.StreamGenerateResponse | bytes], Awaitable[None]]
 
 
 class Veil:
@@ -20,9 +21,11 @@ class Veil:
         self._map = map_
         self._note = note
 
-    def restored(self, response: v1.GenerateResponse) -> v1.GenerateResponse:
-        """The answer as the caller gets it. The given one, which others may get too, is not
-        changed."""
+    def restored(self, response: v1.GenerateResponse | bytes) -> v1.GenerateResponse:
+        """The answer as the caller gets it; the given one may be serialised already. It is not
+        changed: others may get it too."""
+        if isinstance(response, bytes):
+            response = v1.GenerateResponse.FromString(response)
         if self._note is not None:
             self._note.message(response.message)
             self._note.end()
@@ -33,12 +36,15 @@ class Veil:
         self._map.restore_message(made.message)
         return made
 
-    def sender(self, send: Send) -> Send:
-        """What takes the events of a stream as the vendor gave them, and sends them on."""
+    def sender(self, send: Send) -> Take:
+        """What takes the events of a stream as the vendor gave them, which may be serialised
+        already, and sends them on."""
         restorer = StreamRestorer(self._map) if len(self._map) else None
         note = self._note
 
-        async def restoring(event: v1.StreamGenerateResponse) -> None:
+        async def restoring(event: v1.StreamGenerateResponse | bytes) -> None:
+            if isinstance(event, bytes):
+                event = v1.StreamGenerateResponse.FromString(event)
             kind = event.WhichOneof("event")
             if note is not None and kind == "delta":
                 note.delta(event.delta)
