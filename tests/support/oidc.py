@@ -1,5 +1,6 @@
 """An OpenID Connect issuer for tests: real keys, real tokens, and documents over real HTTP."""
 
+import asyncio
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -88,6 +89,8 @@ class OidcServer:
     def __init__(self, *keys: SigningKey) -> None:
         self.keys = list(keys)
         self.fetches: dict[str, int] = {}
+        # Set when keys are asked for.
+        self.asked = asyncio.Event()
         self.url = ""
         self._runner: web.AppRunner | None = None
         self._port = 0
@@ -116,6 +119,7 @@ class OidcServer:
 
     async def _keys(self, request: web.Request) -> web.Response:
         self._count(request)
+        self.asked.set()
         return web.Response(body=jwks(self.keys), content_type="application/json")
 
     def _count(self, request: web.Request) -> None:

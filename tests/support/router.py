@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from tests.support.fault_server import FaultServer, Script
 from trunkline import v1
 from trunkline.v1.inference_service_pb2_grpc import InferenceServiceStub
+from trunkline_server.app.quotas import quotas_kept
 from trunkline_server.app.worker import Worker
 from trunkline_server.catalogue.known import known
 from trunkline_server.catalogue.prices import PriceBook
@@ -73,12 +74,14 @@ async def router(
     lines = {"listen": "127.0.0.1:0", "drain_timeout": "1s", **server}
     header = "server: {" + ", ".join(f"{key}: {value}" for key, value in lines.items()) + "}\n"
     settings = parse(header + config, "test.yaml", env, known())
-    worker = Worker(settings, book, Metrics(registry), SystemClock())
-    port = await worker.start()
-    address = f"127.0.0.1:{port}"
-    async with channel_to(address) as channel:
-        yield Router(worker, address, channel, registry)
-    await worker.drain(notice=0.0)
+    metrics, clock = Metrics(registry), SystemClock()
+    async with quotas_kept(settings, clock, metrics, None) as quotas:
+        worker = Worker(settings, book, metrics, clock, quotas=quotas)
+        port = await worker.start()
+        address = f"127.0.0.1:{port}"
+        async with channel_to(address) as channel:
+            yield Router(worker, address, channel, registry)
+        await worker.drain(notice=0.0)
 
 
 def openai_at(*urls: str, policy: str = "attempts: {retries: 0}") -> str:

@@ -17,11 +17,25 @@ from trunkline_server.governance.keys import Key, KeyRing, new_key
 from trunkline_server.governance.principal import Kind, Principal
 from trunkline_server.governance.tokens import Issuer, TokenPolicy, Tokens
 
-CLOCK = SystemClock()
 RSA = SigningKey.new("rsa-1", "RS256")
 EC = SigningKey.new("ec-1", "ES256")
 ED = SigningKey.new("ed-1", "EdDSA")
 API_KEY = new_key()
+# Between fetches for keys that are not known, in seconds.
+PAUSE = 10.0
+
+
+class Clock:
+    """The system's, and what a test adds to it."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def monotonic(self) -> float:
+        return SystemClock().monotonic() + self.ahead
+
+    def wall(self) -> float:
+        return SystemClock().wall() + self.ahead
 
 
 class Watch:
@@ -43,8 +57,9 @@ class Rig:
         self.server = server
         self.web = web
         self.watch = Watch()
-        endpoint = IssuerEndpoint(name="corp", issuer=server.url, forced_pause=0.01)
-        self.keys = IssuerKeys(endpoint, self.fetch, CLOCK, self.watch)
+        self.clock = Clock()
+        endpoint = IssuerEndpoint(name="corp", issuer=server.url, forced_pause=PAUSE)
+        self.keys = IssuerKeys(endpoint, self.fetch, self.clock, self.watch)
         policy = TokenPolicy(audiences=frozenset({"trunkline"}))
         self.identity = Identity(
             KeyRing([Key("team", API_KEY.digest)]), Tokens([Issuer(self.keys, policy)])
@@ -61,11 +76,11 @@ class Rig:
             ) from error
 
     def token(self, key: SigningKey) -> str:
-        now = CLOCK.wall()
+        now = self.clock.wall()
         return key.sign(claims_of(self.server.url, iat=now, exp=now + 600))
 
     async def caller(self, token: str) -> Principal:
-        return await self.identity.authenticate_in_time(f"Bearer {token}", dict, CLOCK.wall)
+        return await self.identity.authenticate_in_time(f"Bearer {token}", dict, self.clock.wall)
 
 
 @pytest.fixture
@@ -102,10 +117,10 @@ async def test_keys_rotate_while_callers_call(rig: Rig) -> None:
         rig.server.keys = keys[-2:]
         tokens = [rig.token(key) for key in keys[-2:] for _ in range(5)]
         # The pause between fetches for unknown keys is over.
-        await asyncio.sleep(0.011)
+        rig.clock.ahead += PAUSE
         callers = await asyncio.gather(*map(rig.caller, tokens))
         assert {caller.name for caller in callers} == {"ada"}
-    await asyncio.sleep(0.011)
+    rig.clock.ahead += PAUSE
     with pytest.raises(TrunklineError) as caught:
         await rig.caller(rig.token(RSA))
     assert caught.value.reason == v1.ERROR_REASON_AUTHENTICATION
