@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterable
 
+from trunkline_server.app.credentials import Credentials
+from trunkline_server.catalogue.compile import Endpoint as Compiled
 from trunkline_server.catalogue.compile import compile_snapshot
 from trunkline_server.catalogue.prices import PriceBook
 from trunkline_server.clock import Clock
@@ -25,19 +27,27 @@ from trunkline_server.telemetry.tracing import CallTracer, otlp_processor, trace
 
 
 def build_table(
-    settings: Settings, book: PriceBook, now: float, previous: HealthTable | None
+    settings: Settings,
+    book: PriceBook,
+    now: float,
+    previous: HealthTable | None,
+    credentials: Credentials | None = None,
 ) -> Table:
     """The routing table of a configuration, its prices those of `now` in Unix seconds.
 
-    Deployments that were there before keep the health of `previous`.
+    Deployments that were there before keep the health of `previous`. `credentials` None takes
+    providers' secrets as the configuration has them.
     """
+    if credentials is not None:
+        settings = credentials.available(settings)
     compiled = compile_snapshot(settings, book, now=now)
+    held = {} if credentials is None else credentials.of(compiled.endpoints)
     endpoints = {
         name: Endpoint(
             provider=name,
             codec=DIALECTS[endpoint.dialect],
             base_url=endpoint.base_url,
-            credential=FixedCredential(endpoint.headers, endpoint.secrets),
+            credential=held.get(name) or _fixed(endpoint),
             connect_timeout=endpoint.connect_timeout,
             header_timeout=endpoint.header_timeout,
             max_body_bytes=endpoint.max_body_bytes,
@@ -46,6 +56,11 @@ def build_table(
     }
     health = HealthTable(compiled.health_names, breaker_policy(settings.routing.breaker), previous)
     return Table(compiled.snapshot, endpoints, health, compiled.flags_of)
+
+
+def _fixed(endpoint: Compiled) -> FixedCredential:
+    secrets = tuple(secret.reveal() for secret in endpoint.secrets)
+    return FixedCredential(endpoint.headers, secrets)
 
 
 def build_probes(settings: Settings) -> dict[str, Probe]:

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, multiprocess
 from trunkline_server.app.addresses import require_free, reserved, split_address
 from trunkline_server.app.banner import banner
 from trunkline_server.app.bookkeeping import books_kept, prepare_database
+from trunkline_server.app.credentials import credentials_kept
 from trunkline_server.app.lifeline import on_hangup, stop_on_signals, stop_with_parent
 from trunkline_server.app.quotas import quotas_kept
 from trunkline_server.app.sources import Origin, Overrides, Source, overridden, read_source
@@ -57,8 +58,17 @@ async def _serve_alone(source: Source, overrides: Overrides) -> int:
         _simulator(source, overrides),
         books_kept(source.settings, clock, metrics) as books,
         quotas_kept(source.settings, clock, metrics, books) as quotas,
+        credentials_kept(source.settings, clock, metrics) as credentials,
     ):
-        worker = Worker(source.settings, PriceBook(), metrics, clock, books=books, quotas=quotas)
+        worker = Worker(
+            source.settings,
+            PriceBook(),
+            metrics,
+            clock,
+            books=books,
+            quotas=quotas,
+            credentials=credentials,
+        )
         ops = OpsServer(lambda: registry, worker.unready)
         async with _watched(overrides, worker):
             port = await worker.start()
@@ -113,8 +123,17 @@ async def _serve_as_member(source: Source, overrides: Overrides) -> int:
     async with (
         books_kept(source.settings, clock, metrics) as books,
         quotas_kept(source.settings, clock, metrics, books) as quotas,
+        credentials_kept(source.settings, clock, metrics) as credentials,
     ):
-        worker = Worker(source.settings, PriceBook(), metrics, clock, books=books, quotas=quotas)
+        worker = Worker(
+            source.settings,
+            PriceBook(),
+            metrics,
+            clock,
+            books=books,
+            quotas=quotas,
+            credentials=credentials,
+        )
         async with _watched(overrides, worker):
             await worker.start()
             stop = asyncio.Event()

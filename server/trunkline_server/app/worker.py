@@ -16,6 +16,7 @@ from trunkline_server.app.assembly import (
     server_options,
 )
 from trunkline_server.app.bookkeeping import Books
+from trunkline_server.app.credentials import Credentials
 from trunkline_server.app.identity import Identities
 from trunkline_server.app.privacy import PrivacyOffice
 from trunkline_server.app.quotas import Quotas
@@ -25,6 +26,8 @@ from trunkline_server.engine.attempt import Services
 from trunkline_server.engine.budget import RetryBudget
 from trunkline_server.engine.engine import Engine
 from trunkline_server.engine.probe import Prober
+from trunkline_server.engine.table import Table
+from trunkline_server.routing.health import HealthTable
 from trunkline_server.rpc.inference import InferenceServicer
 from trunkline_server.rpc.server import RpcServer
 from trunkline_server.settings import Settings
@@ -55,12 +58,14 @@ class Worker:
         *,
         books: Books | None = None,
         quotas: Quotas | None = None,
+        credentials: Credentials | None = None,
     ) -> None:
         self._settings = settings
         self._book = book
         self._clock = clock
         self._metrics = metrics
         self._quotas = quotas
+        self._credentials = credentials
         self._log = structlog.get_logger()
         self._draining = False
         self._price_timer: asyncio.TimerHandle | None = None
@@ -88,7 +93,9 @@ class Worker:
         )
         self._services = services
         self._probing: asyncio.Task[None] | None = None
-        self.engine = Engine(services, build_table(settings, book, self._clock.wall(), None))
+        self.engine = Engine(services, self._build(settings, None))
+        if credentials is not None:
+            credentials.on_change = self._rebuild
         self._identities = Identities(self._http, self._clock, IssuerLog(self._metrics))
         self._privacy = PrivacyOffice(self._http, self._clock, metrics)
         self.engine.privacy = self._privacy.in_force(settings)
@@ -135,6 +142,7 @@ class Worker:
         """
         table = build_table(settings, self._book, self._clock.wall(), self.engine.table.health)
         identity, access = self._identities.build(settings), build_access(settings)
+        table = self._build(settings, self.engine.table.health)
         before, self._settings = self._settings, settings
         self.engine.table = table
         self.engine.privacy = self._privacy.in_force(settings)
@@ -190,9 +198,12 @@ class Worker:
         self._metrics_timer = loop.call_later(_METRICS_AGE, self._publish_metrics)
         self._metrics.batches.flush()
 
+    def _build(self, settings: Settings, health: HealthTable | None) -> Table:
+        return build_table(settings, self._book, self._clock.wall(), health, self._credentials)
+
     def _rebuild(self) -> None:
         health = self.engine.table.health
-        self.engine.table = build_table(self._settings, self._book, self._clock.wall(), health)
+        self.engine.table = self._build(self._settings, health)
         self._await_next_prices()
 
     def unready(self) -> str | None:
@@ -227,4 +238,5 @@ def _fixed(settings: Settings) -> tuple[object, ...]:
         settings.routing.retry_budget,
         settings.state,
         settings.ledger,
+        settings.secrets,
     )

@@ -26,7 +26,6 @@ from trunkline_server.routing.snapshot import (
 )
 from trunkline_server.settings import (
     AttemptSettings,
-    AuthSettings,
     BalanceSettings,
     DeploymentSettings,
     HedgeSettings,
@@ -41,25 +40,40 @@ from trunkline_server.settings import (
 
 _USER_AGENT = "trunkline"
 
+Headers = tuple[tuple[str, str], ...]
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """How to reach one provider.
 
-    `headers` are those of every request, credentials included; `secrets` are the values among
-    them that nobody may see. Both stay out of the repr. Timeouts are in seconds.
+    `headers` are those of every request, credentials included but for those that are still to
+    be fetched; they stay out of the repr. `secrets` are the values among them that nobody may
+    see, and `render` makes the headers from these values, in their order. Timeouts are in
+    seconds.
     """
 
     name: str
     dialect: str
     base_url: str
-    headers: tuple[tuple[str, str], ...] = field(repr=False)
-    secrets: tuple[str, ...] = field(repr=False)
+    headers: Headers = field(repr=False)
+    secrets: tuple[Secret, ...]
+    render: Callable[[Sequence[str]], Headers] = field(repr=False)
     flags: Mapping[str, str | int | bool]
     connect_timeout: float
     header_timeout: float
     max_body_bytes: int
     probe: ProbeSettings | None
+    # What is fetched to try a credential, where no probe is configured.
+    probe_path: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Hidden:
+    """Where a secret goes in a header: its place among the endpoint's, and what stands before."""
+
+    index: int
+    prefix: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,24 +161,36 @@ def _provider(name: str, provider: ProviderSettings, settings: Settings) -> _Pro
     row = provider_rows().get(kind)
     if row is None:
         row = ProviderRow(dialect=provider.dialect, base_url=provider.base_url)
-    headers = {
+    template: dict[str, str | _Hidden] = {
         "content-type": "application/json",
         "user-agent": _USER_AGENT,
         **row.headers,
-        **_credentials(provider, provider.auth or row.auth),
-        **{key: _reveal(value) for key, value in provider.headers.items()},
     }
+    secrets: list[Secret] = []
+    auth = provider.auth or row.auth
+    if provider.api_key is not None:
+        template[auth.header] = _Hidden(len(secrets), auth.prefix)
+        secrets.append(provider.api_key)
+    for key, value in provider.headers.items():
+        if isinstance(value, Secret):
+            template[key] = _Hidden(len(secrets), "")
+            secrets.append(value)
+        else:
+            template[key] = value
+    render = partial(_render, tuple(template.items()))
     endpoint = Endpoint(
         name=name,
         dialect=provider.dialect or row.dialect,
         base_url=provider.base_url or row.base_url,
-        headers=tuple(headers.items()),
-        secrets=_secrets(provider),
+        headers=render([None if each.managed else each.reveal() for each in secrets]),
+        secrets=tuple(secrets),
+        render=render,
         flags={**row.flags, **provider.flags},
         connect_timeout=provider.connect_timeout,
         header_timeout=provider.header_timeout,
         max_body_bytes=settings.server.max_response_bytes,
         probe=provider.probe,
+        probe_path=row.probe_path,
     )
     residency = row.residency if provider.residency is None else provider.residency
     return _Provider(
@@ -177,19 +203,17 @@ def _provider(name: str, provider: ProviderSettings, settings: Settings) -> _Pro
     )
 
 
-def _credentials(provider: ProviderSettings, auth: AuthSettings) -> dict[str, str]:
-    if provider.api_key is None:
-        return {}
-    return {auth.header: auth.prefix + provider.api_key.reveal()}
-
-
-def _secrets(provider: ProviderSettings) -> tuple[str, ...]:
-    hidden = (provider.api_key, *provider.headers.values())
-    return tuple(value.reveal() for value in hidden if isinstance(value, Secret))
-
-
-def _reveal(value: str | Secret) -> str:
-    return value.reveal() if isinstance(value, Secret) else value
+def _render(
+    template: tuple[tuple[str, str | _Hidden], ...], values: Sequence[str | None]
+) -> Headers:
+    """The headers of a template, without those whose value is None."""
+    headers: list[tuple[str, str]] = []
+    for name, text in template:
+        if isinstance(text, str):
+            headers.append((name, text))
+        elif (value := values[text.index]) is not None:
+            headers.append((name, text.prefix + value))
+    return tuple(headers)
 
 
 def _deployment(

@@ -1,7 +1,7 @@
 """The version of a routing table: equal for equal tables, in every process."""
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import Field, fields, is_dataclass
 from decimal import Decimal
 from typing import Any, ClassVar, Protocol
@@ -15,7 +15,9 @@ class _Dataclass(Protocol):
 
 class _Endpoint(_Dataclass, Protocol):
     @property
-    def headers(self) -> tuple[tuple[str, str], ...]: ...
+    def secrets(self) -> tuple[object, ...]: ...
+    @property
+    def render(self) -> Callable[[Sequence[str]], tuple[tuple[str, str], ...]]: ...
 
 
 def table_version(
@@ -38,10 +40,12 @@ def table_version(
             digest.update(_canonical([name, *_values(route, {"members"}), names]).encode())
     for name in templates:
         digest.update(_canonical(_values(templates[name], {"price_of"})).encode())
-        names = [header for header, _ in endpoints[name].headers]
-        digest.update(
-            _canonical([*_values(endpoints[name], {"headers", "secrets"}), names]).encode()
-        )
+        # A secret that is still to be fetched has its header all the same.
+        names = [
+            header for header, _ in endpoints[name].render([""] * len(endpoints[name].secrets))
+        ]
+        left_out = {"headers", "secrets", "render", "probe_path"}
+        digest.update(_canonical([*_values(endpoints[name], left_out), names]).encode())
     return digest.hexdigest()[:12]
 
 

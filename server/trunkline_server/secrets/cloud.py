@@ -51,7 +51,7 @@ class AwsSettings:
 
 
 class AwsSource:
-    """`aws-sm:name-or-arn#field`: AWS Secrets Manager."""
+    """`aws:name-or-arn#field`: AWS Secrets Manager."""
 
     # After the service's API reference, GetSecretValue, Errors.
     _REFUSALS = frozenset(
@@ -138,7 +138,7 @@ class AzureSettings:
 
 
 class AzureSource:
-    """`azure-kv:vault/name` or `azure-kv:vault/name/version`: Azure Key Vault."""
+    """`azure:vault/name` or `azure:vault/name/version`: Azure Key Vault."""
 
     def __init__(self, settings: AzureSettings, pool: BlockingPool) -> None:
         self._settings = settings
@@ -154,7 +154,7 @@ class AzureSource:
         parsed = Reference.parse(reference)
         vault, _, name = parsed.path.partition("/")
         if not vault or not name:
-            raise SecretRefusedError(f"{reference}: write azure-kv:vault/name")
+            raise SecretRefusedError(f"{reference}: write azure:vault/name")
         secrets = vendor_module("azure.keyvault.secrets", "azure")
         core = vendor_module("azure.core.exceptions", "azure")
         try:
@@ -210,7 +210,7 @@ class AzureSource:
 
 
 class GcpSource:
-    """`gcp-sm:projects/P/secrets/S/versions/V`: Google Secret Manager.
+    """`gcp:projects/P/secrets/S/versions/V`: Google Secret Manager.
 
     `connect` makes its client; None: with the application default credentials.
     """

@@ -14,7 +14,7 @@ from trunkline_server.secrets.ports import (
     SecretValue,
 )
 
-SCHEMES = ("env", "file", "vault", "aws-sm", "azure-kv", "gcp-sm", "store")
+SCHEMES = ("env", "file", "vault", "aws", "azure", "gcp", "credential")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Reference:
                 f"is not a reference to a secret; they begin with {', '.join(SCHEMES)} and a colon"
             )
         # Names of variables and of files may hold the sign.
-        if scheme in {"env", "file", "store"}:
+        if scheme in {"env", "file", "credential"}:
             path, field = rest, ""
         else:
             path, _, field = rest.partition("#")

@@ -177,7 +177,17 @@ class CredentialVault:
             self._credentials[provider] = Credential(self._generation(provider, value), self._clock)
             self._audit("credential.load", provider, {"version": value.version})
         else:
-            self.adopt(provider, self.pair(provider))
+            pair = self.pair(provider)
+            previous = self._generation(provider, pair.previous) if pair.previous else None
+            grace = pair.grace_ends - self._clock.wall()
+            credential.install(self._generation(provider, pair.current), previous, grace)
+
+    def forget(self, provider: str) -> None:
+        """Drops a provider's credential; calls under way keep theirs."""
+        self._render.pop(provider, None)
+        credential = self._credentials.pop(provider, None)
+        if credential is not None:
+            credential.forget_previous()
 
     def credential(self, provider: str) -> Credential:
         """A provider's credential, for its endpoint to hold. Raises KeyError."""
@@ -206,7 +216,8 @@ class CredentialVault:
             generation = self._generation(provider, new)
             await self._try(provider, generation, detail)
             await self._save(provider, Pair(new, old, self._clock.wall() + grace))
-            credential.switch(generation, grace)
+            # Anew: the headers around the value may have been changed meanwhile.
+            credential.switch(self._generation(provider, new), grace)
             self._audit("credential.rotate", provider, detail)
 
     async def rollback(self, provider: str) -> None:

@@ -54,7 +54,9 @@ from trunkline_server.settings.schema import (
     TelemetrySettings,
     TlsSettings,
 )
-from trunkline_server.settings.secrets import Secret, resolve_secret
+from trunkline_server.settings.secret_checks import provider_secrets
+from trunkline_server.settings.secret_managers import SecretsSettings, VaultSettings
+from trunkline_server.settings.secrets import Secret, is_header_safe, resolve_secret
 from trunkline_server.settings.state import LedgerSettings, StateSettings
 from trunkline_server.settings.tenants import ProjectSettings, TenantSettings, TierSettings
 
@@ -99,6 +101,7 @@ __all__ = [
     "RoleSettings",
     "RoutingSettings",
     "Secret",
+    "SecretsSettings",
     "ServerSettings",
     "Settings",
     "StateSettings",
@@ -106,13 +109,16 @@ __all__ = [
     "TenantSettings",
     "TierSettings",
     "TlsSettings",
+    "VaultSettings",
     "WindowSettings",
     "check_settings",
     "deployment_name",
+    "is_header_safe",
     "list_of",
     "load",
     "map_of",
     "parse",
+    "provider_secrets",
     "read",
     "read_records",
     "record",

@@ -15,6 +15,7 @@ from trunkline_server.settings.schema import (
     ProviderSettings,
     Settings,
 )
+from trunkline_server.settings.secret_checks import check_secrets
 
 # Names stand in model strings, metric labels and log lines.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+-]{0,127}\Z")
@@ -64,6 +65,7 @@ def check_settings(settings: Settings, known: Known, lines: Mapping[str, int]) -
         *_quotas(settings),
         *check_access(settings),
         *privacy_complaints(settings.privacy, settings.providers),
+        *check_secrets(settings),
     )
     for path, message in complaints:
         yield Problem(_line(path, lines), path, message)

@@ -27,6 +27,7 @@ from trunkline_server.settings.identity import (
 from trunkline_server.settings.privacy import PrivacySettings
 from trunkline_server.settings.quotas import BudgetSettings, LimitSettings
 from trunkline_server.settings.records import list_of, map_of, record
+from trunkline_server.settings.secret_managers import SecretsSettings
 from trunkline_server.settings.secrets import Secret
 from trunkline_server.settings.state import LedgerSettings, StateSettings
 from trunkline_server.settings.tenants import ProjectSettings, TenantSettings, TierSettings
@@ -130,11 +131,12 @@ class ProviderSettings:
     # The dialect it speaks; needed, with base_url, for hosts that have no row.
     dialect: Annotated[str, read.text] = ""
     base_url: Annotated[str, read.base_url] = ""
-    # env:NAME or file:PATH. None: the variable that the row names, if base_url is the row's.
-    api_key: Annotated[Secret | None, read.secret] = None
+    # A reference: env:NAME, file:PATH, or into a secret manager, which `secrets` is about.
+    # None: the variable that the row names, if base_url is the row's.
+    api_key: Annotated[Secret | None, read.provider_secret] = None
     auth: Annotated[AuthSettings | None, record(AuthSettings)] = None
-    # Further headers of every request. Values may be env:NAME or file:PATH.
-    headers: Annotated[dict[str, str | Secret], read.header_values] = field(default_factory=dict)
+    # Further headers of every request. Values may be references, as of api_key.
+    headers: Annotated[dict[str, str | Secret], read.provider_headers] = field(default_factory=dict)
     # Switches of the dialect, for hosts that deviate from it; each codec documents its own.
     flags: Annotated[dict[str, str | int | bool], read.flags] = field(default_factory=dict)
     # Where the endpoint is, and where it processes data, such as [eu]. Deployments inherit both.
@@ -363,6 +365,9 @@ class Settings:
     state: Annotated[StateSettings, record(StateSettings)] = field(default_factory=StateSettings)
     ledger: Annotated[LedgerSettings, record(LedgerSettings)] = field(
         default_factory=LedgerSettings
+    )
+    secrets: Annotated[SecretsSettings, record(SecretsSettings)] = field(
+        default_factory=SecretsSettings
     )
     # By name.
     limits: Annotated[dict[str, LimitSettings], map_of(record(LimitSettings))] = field(

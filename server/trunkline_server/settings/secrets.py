@@ -12,20 +12,47 @@ _HEADER_SAFE = re.compile(r"[!-~](?:[ \t!-~]*[!-~])?\Z")
 _MAX_BYTES = 64 * 1024
 
 
+# Where a value is fetched from once the configuration has been read; how each is written.
+MANAGED = {
+    "vault": "vault:mount/path#field",
+    "aws": "aws:name-or-arn#field",
+    "azure": "azure:vault/name#field",
+    "gcp": "gcp:projects/P/secrets/S/versions/latest#field",
+    "credential": "credential:NAME",
+}
+_SHAPES = {
+    "vault": re.compile(r"[^/#\s]+/[^#\s]+(?:#\S+)?\Z"),
+    "aws": re.compile(r"[^#\s]+(?:#\S+)?\Z"),
+    "azure": re.compile(r"[A-Za-z0-9-]+/[A-Za-z0-9-]+(?:/[A-Za-z0-9]+)?(?:#\S+)?\Z"),
+    "gcp": re.compile(
+        r"projects/[^/#\s]+/(?:locations/[^/#\s]+/)?secrets/[^/#\s]+/versions/[^/#\s]+(?:#\S+)?\Z"
+    ),
+    "credential": re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+-]{0,127}\Z"),
+}
+
+
 class Secret:
     """A value that must not be shown, and the reference it came from, which may be.
 
-    Its repr and str hide the value. Equal secrets have equal values and references.
+    The value is None while it is still to be fetched. Its repr and str hide the value. Equal
+    secrets have equal values and references.
     """
 
     __slots__ = ("_value", "reference")
 
-    def __init__(self, value: str, reference: str) -> None:
+    def __init__(self, value: str | None, reference: str) -> None:
         self._value = value
         self.reference = reference
 
+    @property
+    def managed(self) -> bool:
+        """Whether the value is not here, but where the reference says."""
+        return self._value is None
+
     def reveal(self) -> str:
         """The value itself."""
+        if self._value is None:
+            raise AssertionError(f"{self.reference} is fetched, not read from the configuration")
         return self._value
 
     def __repr__(self) -> str:
@@ -47,7 +74,29 @@ class Secret:
 
 def is_reference(text: str) -> bool:
     """Whether a text refers to a secret."""
-    return text.startswith(("env:", "file:"))
+    return text.startswith(("env:", "file:")) or is_managed(text)
+
+
+def is_managed(text: str) -> bool:
+    """Whether a text refers to a secret that has to be fetched."""
+    scheme, colon, _ = text.partition(":")
+    return bool(colon) and scheme in MANAGED
+
+
+def managed_secret(reference: str) -> Secret:
+    """The secret that a reference to a secret manager names, its value still to be fetched.
+
+    Raises InvalidValueError.
+    """
+    scheme, _, rest = reference.partition(":")
+    if not _SHAPES[scheme].match(rest):
+        raise InvalidValueError(f"is no such reference; write {MANAGED[scheme]}")
+    return Secret(None, reference)
+
+
+def is_header_safe(text: str) -> bool:
+    """Whether a text can stand in an HTTP header."""
+    return _HEADER_SAFE.match(text) is not None
 
 
 def resolve_secret(reference: str, env: Mapping[str, str], base: Path) -> Secret:
@@ -65,12 +114,17 @@ def resolve_secret(reference: str, env: Mapping[str, str], base: Path) -> Secret
     elif kind == "file" and name:
         value = _read(secret_path(reference, base))
         what = f"the file {name}"
+    elif is_managed(reference):
+        raise InvalidValueError(
+            "is kept in a secret manager, which holds for providers' keys alone; "
+            "write env:NAME or file:PATH"
+        )
     else:
         raise InvalidValueError("is not a reference to a secret; write env:NAME or file:PATH")
     value = value.strip()
     if not value:
         raise InvalidValueError(f"{what} is empty")
-    if not _HEADER_SAFE.match(value):
+    if not is_header_safe(value):
         raise InvalidValueError(f"{what} holds characters that no header may hold")
     return Secret(value, reference)
 

@@ -10,7 +10,14 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from trunkline_server.settings.problems import InvalidValueError, Problem, suggestion
-from trunkline_server.settings.secrets import Secret, is_reference, resolve_secret, secret_path
+from trunkline_server.settings.secrets import (
+    Secret,
+    is_managed,
+    is_reference,
+    managed_secret,
+    resolve_secret,
+    secret_path,
+)
 from trunkline_server.settings.yaml_source import Node
 
 T = TypeVar("T")
@@ -244,6 +251,14 @@ def secret(node: Node, context: Context) -> Secret:
     return resolve_secret(value, context.env, context.base)
 
 
+def provider_secret(node: Node, context: Context) -> Secret:
+    """A reference to a secret that is shown to a provider; its value may be still to be fetched."""
+    value = _scalar(node, "a reference such as env:NAME, file:PATH or vault:mount/path#field")
+    if node.kind == "text" and is_managed(value):
+        return managed_secret(value)
+    return secret(node, context)
+
+
 def dsn(node: Node, context: Context) -> Secret:
     """A database's address: a reference to one, or the address itself if it holds no password.
 
@@ -275,6 +290,15 @@ def header_name(node: Node, context: Context) -> str:
 
 def header_values(node: Node, context: Context) -> dict[str, str | Secret]:
     """HTTP headers by name in lower case; values may be references to secrets."""
+    return _headers(node, context, secret)
+
+
+def provider_headers(node: Node, context: Context) -> dict[str, str | Secret]:
+    """The same for a provider, whose secrets may be still to be fetched."""
+    return _headers(node, context, provider_secret)
+
+
+def _headers(node: Node, context: Context, hidden: "Reader[Secret]") -> dict[str, str | Secret]:
     if node.kind != "map":
         raise InvalidValueError("write a map of header names and values")
     headers: dict[str, str | Secret] = {}
@@ -283,7 +307,7 @@ def header_values(node: Node, context: Context) -> dict[str, str | Secret]:
             if not _HEADER_NAME.match(name):
                 raise InvalidValueError("is not the name of an HTTP header")
             if is_reference(value.text) or _is_credential(name):
-                headers[name.lower()] = secret(value, context)
+                headers[name.lower()] = hidden(value, context)
                 continue
             plain = _scalar(value, "text")
             if not _HEADER_VALUE.match(plain):

@@ -81,6 +81,18 @@ class Metrics:
         self.settlements_lost = counter(
             "settlements_lost", "Corrections of limits and budgets that were dropped."
         )
+        self.secret_fetches = counter(
+            "secret_fetches", "Secrets fetched from their managers.", "manager", "result"
+        )
+        self.credential_changes = counter(
+            "credential_changes", "Changes of providers' credentials.", "provider", "result"
+        )
+        self.secret_stale = Gauge(
+            "trunkline_secret_stale_seconds",
+            "For how long the secret that is longest due could not be fetched again.",
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
         self.quota_outage = Gauge(
             "trunkline_quota_outage",
             "Whether the shared counters of limits and budgets are away.",

@@ -70,9 +70,9 @@ async def started(serve: Serve, pool: BlockingPool) -> tuple[SecretsManager, Aws
 
 async def test_secrets_by_name_by_arn_and_as_bytes(serve: Serve, pool: BlockingPool) -> None:
     manager, source = await started(serve, pool)
-    assert await source.fetch("aws-sm:openai#key") == SecretValue("sk-1", "v-1")
-    assert (await source.fetch(f"aws-sm:{ARN}")).value == "plain"
-    assert (await source.fetch("aws-sm:binary")).value == "bytes"
+    assert await source.fetch("aws:openai#key") == SecretValue("sk-1", "v-1")
+    assert (await source.fetch(f"aws:{ARN}")).value == "plain"
+    assert (await source.fetch("aws:binary")).value == "bytes"
     headers, body = manager.requests[0]
     assert body == {"SecretId": "openai"}
     assert headers["X-Amz-Target"] == "secretsmanager.GetSecretValue"
@@ -85,19 +85,19 @@ async def test_secrets_by_name_by_arn_and_as_bytes(serve: Serve, pool: BlockingP
 async def test_what_is_not_there_is_refused(serve: Serve, pool: BlockingPool, name: str) -> None:
     _, source = await started(serve, pool)
     with pytest.raises(SecretRefusedError):
-        await source.fetch(f"aws-sm:{name}")
+        await source.fetch(f"aws:{name}")
 
 
 async def test_errors_are_told_apart(serve: Serve, pool: BlockingPool) -> None:
     manager, source = await started(serve, pool)
     manager.error = (400, "AccessDeniedException")
     with pytest.raises(SecretRefusedError, match="AccessDenied"):
-        await source.fetch("aws-sm:openai")
+        await source.fetch("aws:openai")
     for error in ((500, "InternalServiceError"), (400, "ThrottlingException")):
         manager.error = error
         before = len(manager.requests)
         with pytest.raises(SecretUnavailableError, match=error[1]):
-            await source.fetch("aws-sm:openai")
+            await source.fetch("aws:openai")
         # Retries are the refresher's.
         assert len(manager.requests) == before + 1
 
@@ -105,7 +105,7 @@ async def test_errors_are_told_apart(serve: Serve, pool: BlockingPool) -> None:
 async def test_an_endpoint_that_is_not_there_is_away(pool: BlockingPool) -> None:
     source = AwsSource(AwsSettings("us-east-1", "http://127.0.0.1:1"), pool)
     with pytest.raises(SecretUnavailableError, match="cannot be reached"):
-        await source.fetch("aws-sm:openai")
+        await source.fetch("aws:openai")
 
 
 async def test_missing_credentials_are_told(
@@ -115,4 +115,4 @@ async def test_missing_credentials_are_told(
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     with pytest.raises(SecretRefusedError, match="not set up"):
-        await source.fetch("aws-sm:openai")
+        await source.fetch("aws:openai")

@@ -133,31 +133,31 @@ async def world(serve: Serve, tmp_path: Path, pool: BlockingPool) -> AsyncIterat
 
 async def test_challenge_token_secret(world: World) -> None:
     source = world.source()
-    value = await source.fetch("azure-kv:myvault/openai#key")
+    value = await source.fetch("azure:myvault/openai#key")
     assert (value.value, value.version, value.expires) == ("sk-1", "abc123", 1900000000.0)
     scope = f"{world.vault.origin}/.default"
     assert world.vault.log == ["challenge", f"token for {scope} by client", "get openai/"]
-    value = await source.fetch("azure-kv:myvault/openai/v7")
+    value = await source.fetch("azure:myvault/openai/v7")
     assert value.version == "v7"
     # The token is kept.
     assert world.vault.log[3:] == ["get openai/v7"]
 
 
 async def test_what_is_not_there_is_refused(world: World) -> None:
-    for reference in ("azure-kv:myvault/nobody", "azure-kv:myvault"):
+    for reference in ("azure:myvault/nobody", "azure:myvault"):
         with pytest.raises(SecretRefusedError):
             await world.source().fetch(reference)
 
 
 async def test_wrong_credentials_are_refused_and_not_quoted(world: World) -> None:
     with pytest.raises(SecretRefusedError) as refused:
-        await world.source("wrong-one").fetch("azure-kv:myvault/openai")
+        await world.source("wrong-one").fetch("azure:myvault/openai")
     assert "wrong-one" not in refused.value.message
 
 
 async def test_a_vault_that_asks_for_anothers_token_does_not_get_it(world: World) -> None:
     with pytest.raises(SecretRefusedError, match="another's token"):
-        await world.source(verify=True).fetch("azure-kv:myvault/openai")
+        await world.source(verify=True).fetch("azure:myvault/openai")
     assert world.vault.log == ["challenge"]
 
 
@@ -165,11 +165,11 @@ async def test_failures_are_told_apart(world: World) -> None:
     source = world.source()
     world.vault.status = 403
     with pytest.raises(SecretRefusedError, match="403"):
-        await source.fetch("azure-kv:myvault/openai")
+        await source.fetch("azure:myvault/openai")
     for status in (429, 503):
         world.vault.status = status
         before = len(world.vault.log)
         with pytest.raises(SecretUnavailableError, match=str(status)):
-            await source.fetch("azure-kv:myvault/openai")
+            await source.fetch("azure:myvault/openai")
         # Retries are the refresher's.
         assert len(world.vault.log) == before + 1

@@ -80,8 +80,8 @@ async def world(pool: BlockingPool) -> AsyncIterator[World]:
 
 
 async def test_a_secret_and_its_field(world: World) -> None:
-    assert await world.source.fetch(f"gcp-sm:{LATEST}#key") == SecretValue("sk-1", "7")
-    assert (await world.source.fetch(f"gcp-sm:{LATEST}")).value == '{"key": "sk-1"}'
+    assert await world.source.fetch(f"gcp:{LATEST}#key") == SecretValue("sk-1", "7")
+    assert (await world.source.fetch(f"gcp:{LATEST}")).value == '{"key": "sk-1"}'
     assert world.manager.asked == [LATEST, LATEST]
 
 
@@ -97,7 +97,7 @@ async def test_a_secret_and_its_field(world: World) -> None:
 async def test_refusals(world: World, code: grpc.StatusCode) -> None:
     world.manager.code = code
     with pytest.raises(SecretRefusedError):
-        await world.source.fetch(f"gcp-sm:{LATEST}")
+        await world.source.fetch(f"gcp:{LATEST}")
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ async def test_refusals(world: World, code: grpc.StatusCode) -> None:
 async def test_failures_are_told_once(world: World, code: grpc.StatusCode) -> None:
     world.manager.code = code
     with pytest.raises(SecretUnavailableError):
-        await world.source.fetch(f"gcp-sm:{LATEST}")
+        await world.source.fetch(f"gcp:{LATEST}")
     # Retries are the refresher's.
     assert len(world.manager.asked) == 1
 
@@ -120,4 +120,4 @@ async def test_failures_are_told_once(world: World, code: grpc.StatusCode) -> No
 async def test_bytes_that_are_no_text_are_refused(world: World) -> None:
     world.manager.data = b"\xff\xfe"
     with pytest.raises(SecretRefusedError, match="no text"):
-        await world.source.fetch(f"gcp-sm:{LATEST}")
+        await world.source.fetch(f"gcp:{LATEST}")

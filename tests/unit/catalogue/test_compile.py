@@ -139,7 +139,12 @@ def test_endpoints_carry_their_credentials_and_hide_them() -> None:
         "x-team": "alpha",
         "x-token": "tok",
     }
-    assert (openai.secrets, local.secrets) == (("sk-openai",), ("tok",))
+    revealed = [[each.reveal() for each in known.secrets] for known in (openai, local)]
+    assert revealed == [["sk-openai"], ["tok"]]
+    assert dict(openai.render(["sk-new"])) == {
+        **dict(openai.headers),
+        "authorization": "Bearer sk-new",
+    }
     shown = repr(compiled())
     assert "sk-" not in shown
     assert "tok'" not in shown

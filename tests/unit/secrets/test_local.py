@@ -39,10 +39,10 @@ from trunkline_server.secrets.vault import TokenAuth, VaultSettings, VaultSource
         ("file:/a/b#c", ("file", "/a/b#c", "")),
         ("vault:secret/app/openai#key", ("vault", "secret/app/openai", "key")),
         (
-            "aws-sm:arn:aws:secretsmanager:eu-west-1:1:secret:n-AbCdEf#k",
-            ("aws-sm", "arn:aws:secretsmanager:eu-west-1:1:secret:n-AbCdEf", "k"),
+            "aws:arn:aws:secretsmanager:eu-west-1:1:secret:n-AbCdEf#k",
+            ("aws", "arn:aws:secretsmanager:eu-west-1:1:secret:n-AbCdEf", "k"),
         ),
-        ("gcp-sm:projects/p/secrets/s", ("gcp-sm", "projects/p/secrets/s", "")),
+        ("gcp:projects/p/secrets/s", ("gcp", "projects/p/secrets/s", "")),
         ("store:openai", ("store", "openai", "")),
     ],
 )
@@ -150,9 +150,9 @@ async def test_a_call_that_hangs_is_given_up_and_the_pool_lives_on() -> None:
     ("modules", "extra", "reference"),
     [
         (["hvac"], "vault", "vault:secret/a#b"),
-        (["boto3"], "aws", "aws-sm:a"),
-        (["azure.keyvault.secrets"], "azure", "azure-kv:a/b"),
-        (["google.api_core.exceptions"], "gcp", "gcp-sm:projects/p/secrets/s/versions/1"),
+        (["boto3"], "aws", "aws:a"),
+        (["azure.keyvault.secrets"], "azure", "azure:a/b"),
+        (["google.api_core.exceptions"], "gcp", "gcp:projects/p/secrets/s/versions/1"),
     ],
 )
 async def test_an_absent_client_is_told_with_the_extra_to_install(
@@ -164,9 +164,9 @@ async def test_an_absent_client_is_told_with_the_extra_to_install(
     vault = VaultSettings("http://127.0.0.1:1", TokenAuth("t"))
     sources: dict[str, SecretSource] = {
         "vault": VaultSource(vault, pool, SystemClock()),
-        "aws-sm": AwsSource(AwsSettings(), pool),
-        "azure-kv": AzureSource(AzureSettings(), pool),
-        "gcp-sm": GcpSource(pool),
+        "aws": AwsSource(AwsSettings(), pool),
+        "azure": AzureSource(AzureSettings(), pool),
+        "gcp": GcpSource(pool),
     }
     with pytest.raises(SecretError, match=rf"trunkline-server\[{extra}\]"):
         await Sources(sources).fetch(reference)

@@ -1,0 +1,388 @@
+"""The credentials of one process's providers: fetched at its start, renewed, and changed under
+its calls."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+from trunkline_server.app.secret_sources import BlockingSources
+from trunkline_server.catalogue.compile import Endpoint
+from trunkline_server.clock import Clock
+from trunkline_server.engine import ports as engine
+from trunkline_server.engine.probe import Probe, is_wrong_path, probe_once
+from trunkline_server.engine.table import Endpoint as EngineEndpoint
+from trunkline_server.engine.table import FixedCredential
+from trunkline_server.errors import TrunklineError
+from trunkline_server.providers.dialects import DIALECTS
+from trunkline_server.secrets.ports import (
+    Headers,
+    SecretAudit,
+    SecretRefusedError,
+    SecretSource,
+    SecretValue,
+)
+from trunkline_server.secrets.refresher import Refresher, RefreshPolicy
+from trunkline_server.secrets.rotation import CredentialVault, bundle
+from trunkline_server.settings import (
+    ConfigError,
+    Problem,
+    Secret,
+    SecretsSettings,
+    Settings,
+    is_header_safe,
+    provider_secrets,
+)
+from trunkline_server.telemetry.metrics import Metrics
+from trunkline_server.telemetry.secrets import SecretLog
+from trunkline_server.upstream.clients import make_client
+from trunkline_server.upstream.http import HttpClient
+
+# Connections for trials of new credentials, to one host.
+_TRIALS = 4
+
+
+def _nobody() -> None:
+    """Hears that providers came or went, before anybody listens."""
+
+
+class Credentials:
+    """What the providers of the configuration in force are called with.
+
+    The secrets of a provider are one value, changed as a whole: see rotation.bundle. Values of
+    env: and file: come with the settings, others are fetched and renewed here. A provider that
+    lacks one is out of use until it comes.
+    """
+
+    def __init__(
+        self,
+        settings: SecretsSettings,
+        source: SecretSource,
+        http: HttpClient,
+        clock: Clock,
+        *,
+        log: SecretLog,
+        audit: SecretAudit,
+    ) -> None:
+        self._settings = settings
+        self._http = http
+        self._log = log
+        self._audit = audit
+        self._vault = CredentialVault(clock, self._try, self._heard)
+        self._refresher = Refresher(
+            _Checked(source),
+            clock,
+            self,
+            audit,
+            policy=RefreshPolicy(settings.refresh_interval, settings.retry),
+        )
+        self._values: dict[str, SecretValue] = {}
+        self._endpoints: dict[str, Endpoint] = {}
+        # By reference, those that are still to be had; by provider, changes under way.
+        self._fetching: dict[str, asyncio.Task[None]] = {}
+        self._turns: dict[str, _Turn] = {}
+        # References whose last value is older than it may be.
+        self._expired: set[str] = set()
+        # Called when a provider comes into use, or falls out of it.
+        self.on_change: Callable[[], None] = _nobody
+
+    async def start(self, settings: Settings) -> None:
+        """Fetches every secret that the settings name.
+
+        Raises ConfigError for one that its manager refuses and OSError for one that cannot be
+        had now, unless their providers are to be skipped.
+        """
+        paths = _paths(settings)
+        outcomes = await asyncio.gather(
+            *(self._keep(reference) for reference in paths), return_exceptions=True
+        )
+        failed = {
+            reference: outcome
+            for reference, outcome in zip(paths, outcomes, strict=True)
+            if isinstance(outcome, BaseException)
+        }
+        for reference, error in failed.items():
+            if not isinstance(error, TrunklineError):
+                raise error
+            if self._settings.on_missing == "skip":
+                self._log.fetch_failed(reference, error.message, 0.0)
+            elif isinstance(error, SecretRefusedError):
+                problem = Problem(0, paths[reference], error.message)
+                raise ConfigError("secrets", [problem]) from None
+            else:
+                raise OSError(f"{paths[reference]}: {error.message}")
+
+    def available(self, settings: Settings) -> Settings:
+        """The settings without the deployments of providers that lack a secret.
+
+        What is passed through to such a provider goes there without it, and is refused.
+        """
+        lacking: dict[str, str] = {}
+        for name, provider in settings.providers.items():
+            for _, secret in provider_secrets(provider):
+                if self._value(secret) is None:
+                    lacking[name] = secret.reference
+        if not lacking:
+            return settings
+        for name, reference in lacking.items():
+            self._log.missing(name, reference)
+        deployments = tuple(
+            replace(row, enabled=False) if row.provider in lacking else row
+            for row in settings.deployments
+        )
+        return replace(settings, deployments=deployments)
+
+    def of(self, endpoints: Mapping[str, Endpoint]) -> Mapping[str, engine.Credential]:
+        """The credential of every endpoint of a table that is to be in force.
+
+        A changed secret is no other credential: it is tried, and then changed under the calls.
+        """
+        used = {
+            secret.reference
+            for endpoint in endpoints.values()
+            for secret in endpoint.secrets
+            if secret.managed
+        }
+        for reference in used - self._values.keys() - self._fetching.keys():
+            self._fetching[reference] = asyncio.create_task(self._fetch(reference))
+        for reference in (self._values.keys() | self._fetching.keys()) - used:
+            self._forget(reference)
+        for name in self._endpoints.keys() - endpoints.keys():
+            self._drop(name)
+        return {name: self._of(name, endpoint) for name, endpoint in endpoints.items()}
+
+    async def close(self) -> None:
+        """Ends what runs in the background."""
+        tasks = [*self._fetching.values(), *(turn.task for turn in self._turns.values())]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._refresher.close()
+        for name in list(self._endpoints):
+            self._drop(name)
+
+    def fetched(self, reference: str, version: str, seconds: float) -> None:
+        """As SecretWatch.fetched."""
+        self._log.fetched(reference, version, seconds)
+        if reference in self._expired:
+            self._expired.discard(reference)
+            self.on_change()
+
+    def fetch_failed(self, reference: str, problem: str, stale_for: float) -> None:
+        """As SecretWatch.fetch_failed."""
+        self._log.fetch_failed(reference, problem, stale_for)
+        most = self._settings.max_stale
+        if most and stale_for > most and reference not in self._expired:
+            self._expired.add(reference)
+            self.on_change()
+
+    def _of(self, name: str, endpoint: Endpoint) -> engine.Credential:
+        before = self._endpoints.get(name)
+        wanted = self._wanted(endpoint.secrets)
+        if wanted is None or not endpoint.secrets:
+            self._drop(name)
+            known = [value.value for each in endpoint.secrets if (value := self._value(each))]
+            return FixedCredential(endpoint.headers, tuple(known))
+        if before is not None and not _same_place(before, endpoint):
+            # What another host was shown is not shown to this one.
+            self._drop(name)
+        self._endpoints[name] = endpoint
+        self._vault.load(name, wanted, lambda value: endpoint.render(value.split("\n")))
+        held = self._vault.credential(name)
+        if held.current.value.value != wanted.value:
+            self._turn(name)
+        return held
+
+    def _drop(self, name: str) -> None:
+        self._endpoints.pop(name, None)
+        turn = self._turns.pop(name, None)
+        if turn is not None:
+            turn.task.cancel()
+        self._vault.forget(name)
+
+    def _value(self, secret: Secret) -> SecretValue | None:
+        """A secret's value, if it is here."""
+        if not secret.managed:
+            return SecretValue(secret.reveal(), secret.reference)
+        if secret.reference in self._expired:
+            return None
+        return self._values.get(secret.reference)
+
+    def _wanted(self, secrets: Sequence[Secret]) -> SecretValue | None:
+        """What a provider is to be called with, or None if it is not all there."""
+        values = [self._value(secret) for secret in secrets]
+        found = [value for value in values if value is not None]
+        if len(found) < len(values):
+            return None
+        return SecretValue(
+            bundle([value.value for value in found]), ",".join(value.version for value in found)
+        )
+
+    async def _keep(self, reference: str) -> None:
+        async def changed(value: SecretValue) -> None:
+            self._values[reference] = value
+            for name, endpoint in self._endpoints.items():
+                if any(secret.reference == reference for secret in endpoint.secrets):
+                    self._turn(name)
+
+        self._values[reference] = await self._refresher.keep(reference, changed)
+
+    async def _fetch(self, reference: str) -> None:
+        """Fetches a secret that is not here yet, until it is."""
+        wait = self._settings.retry
+        while True:
+            try:
+                await self._keep(reference)
+            except TrunklineError as error:
+                self._log.fetch_failed(reference, error.message, 0.0)
+            else:
+                break
+            await asyncio.sleep(wait)
+            wait = min(2 * wait, self._settings.refresh_interval)
+        del self._fetching[reference]
+        self.on_change()
+
+    def _forget(self, reference: str) -> None:
+        task = self._fetching.pop(reference, None)
+        if task is not None:
+            task.cancel()
+        self._values.pop(reference, None)
+        self._expired.discard(reference)
+        self._refresher.forget(reference)
+
+    def _turn(self, name: str) -> None:
+        """Has a provider's credential changed to what it is to be."""
+        turn = self._turns.get(name)
+        if turn is None or turn.task.done():
+            turn = _Turn()
+            turn.task = asyncio.create_task(self._change(name, turn))
+            self._turns[name] = turn
+        # A value that waits for its next trial may be another one now.
+        turn.hurry.set()
+
+    async def _change(self, name: str, turn: "_Turn") -> None:
+        """Changes a credential as soon as its provider takes the new one."""
+        wait = self._settings.retry
+        while True:
+            turn.hurry.clear()
+            wanted = self._wanted(self._endpoints[name].secrets)
+            if wanted is None or wanted.value == self._vault.credential(name).current.value.value:
+                return
+            try:
+                await self._vault.rotate(name, wanted, self._settings.grace)
+            except TrunklineError as error:
+                self._log.not_changed(name, error.message, wait)
+                if await _rings(turn.hurry, wait):
+                    wait = self._settings.retry
+                else:
+                    wait = min(2 * wait, self._settings.refresh_interval)
+
+    async def _try(self, provider: str, headers: Headers) -> None:
+        """One cheap authenticated call; a secrets.ports.Probe."""
+        endpoint = self._endpoints[provider]
+        if not self._settings.canary:
+            return
+        asked = endpoint.probe
+        probe = Probe(endpoint.probe_path, "", 0.0)
+        if asked is not None:
+            probe = Probe(asked.path, asked.model, asked.interval)
+        refusal = await probe_once(
+            self._http, _engine_endpoint(endpoint), probe, endpoint.flags, headers
+        )
+        # A host that lacks the path has no opinion of the credential: the grace has to do.
+        if refusal is not None and not is_wrong_path(probe, refusal):
+            raise refusal
+
+    def _heard(self, action: str, name: str, detail: Mapping[str, str]) -> None:
+        self._audit(action, name, detail)
+        self._log.changed(action, name, detail)
+
+
+class _Turn:
+    """A change of a credential under way; `hurry` ends the wait for its next trial."""
+
+    task: asyncio.Task[None]
+
+    def __init__(self) -> None:
+        self.hurry = asyncio.Event()
+
+
+class _Checked:
+    """A source whose values can stand in a header."""
+
+    def __init__(self, source: SecretSource) -> None:
+        self._source = source
+
+    async def fetch(self, reference: str) -> SecretValue:
+        """As SecretSource.fetch."""
+        found = await self._source.fetch(reference)
+        value = replace(found, value=found.value.strip())
+        if not is_header_safe(value.value):
+            raise SecretRefusedError(
+                f"{reference}: the secret is empty, or holds characters that no header may hold"
+            )
+        return value
+
+
+async def _rings(bell: asyncio.Event, seconds: float) -> bool:
+    """Whether a bell rings within the time."""
+    try:
+        async with asyncio.timeout(seconds):
+            await bell.wait()
+    except TimeoutError:
+        return False
+    return True
+
+
+def _same_place(before: Endpoint, after: Endpoint) -> bool:
+    """Whether secrets that one endpoint was shown may be shown to the other, as they stand."""
+    return (before.base_url, before.dialect, len(before.secrets)) == (
+        *(after.base_url, after.dialect, len(after.secrets)),
+    )
+
+
+def _engine_endpoint(endpoint: Endpoint) -> EngineEndpoint:
+    return EngineEndpoint(
+        endpoint.name,
+        DIALECTS[endpoint.dialect],
+        endpoint.base_url,
+        FixedCredential(()),
+        endpoint.connect_timeout,
+        endpoint.header_timeout,
+        endpoint.max_body_bytes,
+    )
+
+
+def _paths(settings: Settings) -> dict[str, str]:
+    """Where each secret that is to be fetched is first named, by its reference."""
+    paths: dict[str, str] = {}
+    for name, provider in settings.providers.items():
+        for below, secret in provider_secrets(provider):
+            if secret.managed:
+                paths.setdefault(secret.reference, f"providers.{name}.{below}")
+    return paths
+
+
+@asynccontextmanager
+async def credentials_kept(
+    settings: Settings, clock: Clock, metrics: Metrics
+) -> AsyncGenerator[Credentials]:
+    """The credentials of the settings' providers, while they are kept.
+
+    Raises as Credentials.start does.
+    """
+    log = SecretLog(metrics)
+    http = make_client(proxies=False, max_connections_per_origin=_TRIALS)
+    sources = BlockingSources(settings.secrets, clock)
+    credentials = Credentials(settings.secrets, sources, http, clock, log=log, audit=_unaudited)
+    try:
+        await credentials.start(settings)
+        yield credentials
+    finally:
+        await credentials.close()
+        sources.close()
+        await http.close()
+
+
+def _unaudited(action: str, name: str, detail: Mapping[str, str]) -> None:
+    """Where no audit trail is kept."""
