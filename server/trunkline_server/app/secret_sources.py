@@ -60,10 +60,10 @@ class BlockingSources:
 def _vault(wanted: Wanted) -> VaultSettings:
     auth = wanted.auth
     proof: TokenAuth | AppRoleAuth | KubernetesAuth
-    if auth.kubernetes is not None:
+    if auth.method == "kubernetes" and auth.kubernetes is not None:
         each = auth.kubernetes
         proof = KubernetesAuth(each.role, each.token_file, each.mount)
-    elif auth.approle is not None and auth.approle.secret_id is not None:
+    elif auth.method == "approle" and auth.approle is not None and auth.approle.secret_id:
         secret_id = auth.approle.secret_id.reveal()
         proof = AppRoleAuth(auth.approle.role_id, secret_id, auth.approle.mount)
     elif auth.token is not None:

@@ -37,7 +37,7 @@ def check_secrets(settings: Settings) -> Iterator[tuple[str, str]]:
     vault = settings.secrets.vault
     if vault is not None:
         auth = vault.auth
-        if sum(each is not None for each in (auth.token, auth.approle, auth.kubernetes)) != 1:
-            yield "secrets.vault.auth", "needs one of token, approle and kubernetes"
+        if auth.method and getattr(auth, auth.method) is None:
+            yield "secrets.vault.auth", f"lacks {auth.method}, which its method asks for"
         if auth.approle is not None and auth.approle.secret_id is None:
             yield "secrets.vault.auth.approle", "lacks secret_id"

@@ -36,6 +36,7 @@ class ApproleSettings:
     """`secrets.vault.auth.approle`: the approle method."""
 
     role_id: Annotated[str, read.text]
+    # Required, though the type cannot say so.
     secret_id: Annotated[Secret | None, read.secret] = None
     mount: Annotated[str, read.text] = "approle"
 
@@ -52,8 +53,10 @@ class KubernetesSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VaultAuthSettings:
-    """`secrets.vault.auth`: how the router proves itself; one of them."""
+    """`secrets.vault.auth`: how the router proves itself."""
 
+    # Which of the following.
+    method: Annotated[str, read.choice("token", "approle", "kubernetes")]
     token: Annotated[Secret | None, read.secret] = None
     approle: Annotated[ApproleSettings | None, record(ApproleSettings)] = None
     kubernetes: Annotated[KubernetesSettings | None, record(KubernetesSettings)] = None
