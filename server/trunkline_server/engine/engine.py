@@ -9,9 +9,10 @@ from trunkline_server.engine.attempt import Services, deadline_passed
 from trunkline_server.engine.bounds import fit, keep_within
 from trunkline_server.engine.call import Call, Course, total_cost, total_tokens
 from trunkline_server.engine.limit import within
-from trunkline_server.engine.needs import embed_query, generate_query, route_query, unmet_needs
+from trunkline_server.engine.needs import embed_query, generate_query, unmet_needs
 from trunkline_server.engine.operations import EMBED, GENERATE
 from trunkline_server.engine.ports import Bounds, Caller, Privacy, Send, Treatment
+from trunkline_server.engine.questions import Question, Terms, query_of
 from trunkline_server.engine.stream import StreamLoop
 from trunkline_server.engine.table import Table
 from trunkline_server.engine.unary import UnaryLoop
@@ -136,16 +137,37 @@ class Engine:
 
     def route(
         self,
-        request: v1.RouteRequest,
-        caller: Caller,
+        question: Question,
         constraints: tuple[Constraint, ...] = (),
         bounds: Bounds | None = None,
-    ) -> v1.RouteResponse:
-        """The decision that a call would meet now, explained; `constraints` and `bounds` as a
-        Call has them. Raises TrunklineError."""
+    ) -> bytes:
+        """The decision that a call would meet now, explained, as a serialised RouteResponse;
+        `constraints` and `bounds` as a Call has them. Raises TrunklineError."""
+        table = self._table
+        question.settle(Terms(table, self.privacy, constraints, bounds))
+        snapshot, health = table.snapshot, table.health
+        now = self._services.clock.monotonic()
+        chosen = plan(
+            snapshot,
+            question.query,
+            health,
+            now,
+            self._services.rng,
+            dry_run=True,
+            pool=question.pool,
+        )
+        targets: tuple[int, ...] = ()
+        if question.slots and health.sound(question.slots, now):
+            targets = tuple([row.slot for row in chosen.targets])
+            if targets in question.answers:
+                return question.answers[targets]
         response = v1.RouteResponse()
-        self.route_into(response, request, caller, constraints, bounds, explained=True)
-        return response
+        decide_into(response.decision, snapshot, chosen, chosen.targets[0])
+        explain_into(response, snapshot, health, now, chosen, in_full=question.in_full)
+        answer = response.SerializeToString()
+        if targets:
+            question.keep(targets, answer)
+        return answer
 
     def route_into(
         self,
@@ -154,27 +176,17 @@ class Engine:
         caller: Caller,
         constraints: tuple[Constraint, ...] = (),
         bounds: Bounds | None = None,
-        *,
-        explained: bool,
     ) -> None:
-        """Writes the decision that a call would meet now into an empty response.
-
-        `explained` adds the candidates. Raises TrunklineError.
-        """
+        """Writes the decision that a call would meet now into an empty response, without the
+        candidates unless they are asked for. Raises TrunklineError."""
         table = self._table
         snapshot, health = table.snapshot, table.health
-        query = route_query(request, table.permitted_models(caller, request.model))
-        query.constraints = constraints
-        if self.privacy is not None:
-            query.constraints += self.privacy.constraints(request.context)
-        if bounds is not None:
-            keep_within(bounds, request, query)
+        query = query_of(request, caller, Terms(table, self.privacy, constraints, bounds))
         now = self._services.clock.monotonic()
         chosen = plan(snapshot, query, health, now, self._services.rng, dry_run=True)
         decide_into(response.decision, snapshot, chosen, chosen.targets[0])
-        in_full = request.HasField("routing") and request.routing.explain
-        if explained or in_full:
-            explain_into(response, snapshot, health, now, chosen, in_full=in_full)
+        if request.HasField("routing") and request.routing.explain:
+            explain_into(response, snapshot, health, now, chosen, in_full=True)
 
     def _begin(self, call: Call) -> None:
         services = self._services

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from trunkline import v1
 from trunkline_server.routing.draws import Case
 from trunkline_server.routing.health import HealthTable
-from trunkline_server.routing.pools import in_scope
+from trunkline_server.routing.pools import Pool, in_scope
 from trunkline_server.routing.query import Query
 from trunkline_server.routing.rules import Rule, TooSlow, rules_of
 from trunkline_server.routing.snapshot import Deployment, Snapshot
@@ -105,6 +105,14 @@ def explain_into(
         _update(candidate, row, case, costs)
         candidate.exclusion.reason = reason
         candidate.exclusion.detail = detail
+
+
+def repeats(pool: Pool, query: Query) -> bool:
+    """Whether decision and candidates, unless they are told in full, are the same for the same
+    targets as long as all members of the pool are sound."""
+    strategy = query.strategy or pool.route.strategy or v1.STRATEGY_PRIORITY
+    moves = not STRATEGIES[strategy].fixed or query.max_latency_ms > 0
+    return not (moves or pool.excluded)
 
 
 def decision(snapshot: Snapshot, chosen: "Plan", target: Deployment) -> v1.Decision:

@@ -210,6 +210,13 @@ class HealthTable:
         row = self._rows[slot]
         return row is None or (now >= row.cooldown_until and row.breaker.admits(now, self.policy))
 
+    def sound(self, slots: Iterable[int], now: float) -> bool:
+        """Whether all of these are available, and their circuits closed."""
+        if not self.blocked(now).isdisjoint(slots):
+            return False
+        rows = self._rows
+        return all((row := rows[slot]) is None or row.breaker.is_closed for slot in slots)
+
     def state(self, slot: int, now: float) -> v1.CircuitState.ValueType:
         row = self._rows[slot]
         return v1.CIRCUIT_STATE_CLOSED if row is None else row.breaker.state(now)

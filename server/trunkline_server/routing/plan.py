@@ -58,17 +58,20 @@ def plan(
     rng: Random,
     *,
     dry_run: bool = False,
+    pool: Pool | None = None,
 ) -> Plan:
     """Orders up to the route's `max_targets` distinct deployments for a query.
 
-    `now` is monotonic seconds. A dry run takes no turn in a rotation.
+    `now` is monotonic seconds. A dry run takes no turn in a rotation. `pool` is the query's, if
+    it is known already.
 
     Raises MODEL_NOT_FOUND; AUTHORIZATION and INVALID_REQUEST as `pool_of` does;
     NO_ELIGIBLE_DEPLOYMENT, with the count of each exclusion reason as metadata, and as `rule`
     the names of the rules that its constraints stand for; and
     CONTEXT_LENGTH_EXCEEDED when that was the only one.
     """
-    pool = pool_of(snapshot, query)
+    if pool is None:
+        pool = pool_of(snapshot, query)
     if not pool.members:
         _raise_none_eligible(pool, query, 0)
     route = pool.route

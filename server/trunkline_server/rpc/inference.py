@@ -13,6 +13,7 @@ from trunkline import v1
 from trunkline_server.clock import Clock
 from trunkline_server.engine.call import Call
 from trunkline_server.engine.engine import Engine
+from trunkline_server.engine.questions import Question, Questions
 from trunkline_server.errors import TrunklineError, invalid
 from trunkline_server.governance.access import Access, Permit
 from trunkline_server.governance.addresses import Callers, IpAddress
@@ -48,6 +49,11 @@ OVERLOAD_RETRY_SECONDS = 1.0
 
 # Failures that say who was not let in.
 _DENIALS = frozenset({v1.ERROR_REASON_AUTHENTICATION, v1.ERROR_REASON_AUTHORIZATION})
+
+# So many Route requests are remembered, of at most so many bytes. With their answers one takes
+# some 10 KB, and at most 50.
+_QUESTIONS = 1_024
+_REMEMBERED_BYTES = 1_024
 
 # So many decisions of a batch are made before other calls get their turn.
 BATCH_STRIDE = 128
@@ -149,6 +155,7 @@ class InferenceServicer:
         self.max_concurrent_calls = max_concurrent_calls
         self.default_deadline = default_deadline
         self.in_flight = 0
+        self._questions = Questions(_QUESTIONS)
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """The service as grpc.aio registers it."""
@@ -164,9 +171,8 @@ class InferenceServicer:
                 "Embed": grpc.unary_unary_rpc_method_handler(
                     self.embed, None, v1.EmbedResponse.SerializeToString
                 ),
-                "Route": grpc.unary_unary_rpc_method_handler(
-                    self.route, None, v1.RouteResponse.SerializeToString
-                ),
+                # It gives bytes.
+                "Route": grpc.unary_unary_rpc_method_handler(self.route, None, None),
                 "BatchRoute": grpc.unary_unary_rpc_method_handler(
                     self.batch_route, None, v1.BatchRouteResponse.SerializeToString
                 ),
@@ -204,14 +210,13 @@ class InferenceServicer:
         return await self._engine.embed(call, request)
 
     @_guarded("route")
-    async def route(self, ticket: "_Ticket", raw: bytes, context: Context) -> v1.RouteResponse:
+    async def route(self, ticket: "_Ticket", raw: bytes, context: Context) -> bytes:
         """Route."""
         caller = self._identify(ticket, read_authorization(context.invocation_metadata()))
-        request = self._parse(v1.RouteRequest, raw)
-        validate_route(request)
-        ticket.request = request
+        question = self._questions.get((raw, caller)) or self._ask(raw, caller)
+        request = ticket.request = question.request
         permit = self._decide(ticket, caller, request.model)
-        response = self._engine.route(request, caller, permit.constraints, permit.tier)
+        response = self._engine.route(question, permit.constraints, permit.tier)
         if self.audit is not None:
             self._record_grant(self.audit, ticket, caller)
         self._door.decided(ticket.operation, 1)
@@ -239,7 +244,6 @@ class InferenceServicer:
                     caller,
                     permit.constraints,
                     permit.tier,
-                    explained=False,
                 )
                 if self.audit is not None:
                     self._record_grant(self.audit, ticket, caller)
@@ -309,6 +313,15 @@ class InferenceServicer:
         if remaining is None or remaining > self.default_deadline:
             return self.default_deadline
         return remaining
+
+    def _ask(self, raw: bytes, caller: Principal) -> Question:
+        """A Route request that is not known yet."""
+        request = self._parse(v1.RouteRequest, raw)
+        validate_route(request)
+        question = Question(request, caller)
+        if len(raw) <= _REMEMBERED_BYTES:
+            self._questions.put((raw, caller), question)
+        return question
 
     def _parse(self, kind: type[RequestT], raw: bytes) -> RequestT:
         if len(raw) > self.max_request_bytes:
