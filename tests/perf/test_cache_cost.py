@@ -13,10 +13,10 @@ from types import FrameType
 
 import uvloop
 
-from tests.unit.cache.samples import ACME, SOURCE, answer, ask
+from tests.unit.cache.samples import ACME, SOURCE, Waiter, answer, ask
 from trunkline import v1
 from trunkline_server.cache.affinity import PrefixAffinity, prefix_blocks
-from trunkline_server.cache.cache import AnswerCache, Bounds, Flight, Hit, Waiter
+from trunkline_server.cache.cache import AnswerCache, Bounds, Flight, Hit
 from trunkline_server.cache.key import generate_key
 from trunkline_server.clock import SystemClock
 

@@ -22,9 +22,9 @@ import pytest
 
 from tests.support.corpus import corpus_dir
 from tests.support.virtual_time import VirtualClock, run
-from tests.unit.cache.samples import ACME, SOURCE, answer, ask
+from tests.unit.cache.samples import ACME, SOURCE, Waiter, answer, ask
 from trunkline import v1
-from trunkline_server.cache.cache import AnswerCache, Bounds, Flight, Waiter
+from trunkline_server.cache.cache import AnswerCache, Bounds, Flight
 from trunkline_server.cache.memory import ENTRY_OVERHEAD, SHELF_OVERHEAD, Memory
 
 # Nanos per token: GPT-5's list prices, 1.25 USD and 10 USD per million.

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from tests.support.fault_server import FaultServer, Script
 from trunkline import v1
 from trunkline.v1.inference_service_pb2_grpc import InferenceServiceStub
+from trunkline_server.app.caching import caching_kept
 from trunkline_server.app.quotas import quotas_kept
 from trunkline_server.app.worker import Worker
 from trunkline_server.catalogue.known import known
@@ -75,8 +76,11 @@ async def router(
     header = "server: {" + ", ".join(f"{key}: {value}" for key, value in lines.items()) + "}\n"
     settings = parse(header + config, "test.yaml", env, known())
     metrics, clock = Metrics(registry), SystemClock()
-    async with quotas_kept(settings, clock, metrics, None) as quotas:
-        worker = Worker(settings, book, metrics, clock, quotas=quotas)
+    async with (
+        quotas_kept(settings, clock, metrics, None) as quotas,
+        caching_kept(settings, clock, metrics) as caching,
+    ):
+        worker = Worker(settings, book, metrics, clock, quotas=quotas, caching=caching)
         port = await worker.start()
         address = f"127.0.0.1:{port}"
         async with channel_to(address) as channel:

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from importlib.metadata import version
 
 from trunkline_server.clock import Clock
+from trunkline_server.engine.call import Call
 from trunkline_server.engine.ports import Caller
 from trunkline_server.errors import TrunklineError
 from trunkline_server.governance.principal import Principal
 from trunkline_server.ledger.journal import JournalOptions
 from trunkline_server.ledger.ledger import Ledger, LedgerOptions
-from trunkline_server.ledger.recorder import Origin, Owner, Recorder
+from trunkline_server.ledger.recorder import NO_FACTS, CallFacts, Origin, Owner, Recorder
 from trunkline_server.ledger.retention import Retention, RetentionOptions
 from trunkline_server.settings import ConfigError, Problem, Settings
 from trunkline_server.store.address import InvalidDsnError, open_database
@@ -148,7 +149,8 @@ async def books_kept(
         retention = Retention(usage, clock, RetentionOptions(keep=wanted.retention))
         deleting = asyncio.create_task(retention.run()) if wanted.retention else None
         try:
-            yield Books(ledger, Recorder(ledger.write, clock, origin, owner_of=_owner), usage)
+            recorder = Recorder(ledger.write, clock, origin, owner_of=_owner, facts_of=_facts)
+            yield Books(ledger, recorder, usage)
         finally:
             if deleting is not None:
                 deleting.cancel()
@@ -161,6 +163,16 @@ def _owner(caller: Caller) -> Owner:
     if not isinstance(caller, Principal):
         return Owner()
     return Owner(caller.tenant, caller.project, caller.tier, caller.service)
+
+
+def _facts(call: Call) -> CallFacts:
+    if not call.cache_status:
+        return NO_FACTS
+    return CallFacts(
+        cache_status=call.cache_status,
+        cache_hit_kind=call.cache_hit_kind,
+        saved_cost_nanos=call.saved_nanos,
+    )
 
 
 async def _check_schema(database: Database, log: LedgerLog) -> None:

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, multiprocess
 from trunkline_server.app.addresses import require_free, reserved, split_address
 from trunkline_server.app.banner import banner
 from trunkline_server.app.bookkeeping import books_kept, prepare_database
+from trunkline_server.app.caching import caching_kept
 from trunkline_server.app.credentials import credentials_kept
 from trunkline_server.app.lifeline import on_hangup, stop_on_signals, stop_with_parent
 from trunkline_server.app.quotas import quotas_kept
@@ -59,6 +60,7 @@ async def _serve_alone(source: Source, overrides: Overrides) -> int:
         books_kept(source.settings, clock, metrics) as books,
         quotas_kept(source.settings, clock, metrics, books) as quotas,
         credentials_kept(source.settings, clock, metrics) as credentials,
+        caching_kept(source.settings, clock, metrics) as caching,
     ):
         worker = Worker(
             source.settings,
@@ -68,6 +70,7 @@ async def _serve_alone(source: Source, overrides: Overrides) -> int:
             books=books,
             quotas=quotas,
             credentials=credentials,
+            caching=caching,
         )
         ops = OpsServer(lambda: registry, worker.unready)
         async with _watched(overrides, worker):
@@ -124,6 +127,7 @@ async def _serve_as_member(source: Source, overrides: Overrides) -> int:
         books_kept(source.settings, clock, metrics) as books,
         quotas_kept(source.settings, clock, metrics, books) as quotas,
         credentials_kept(source.settings, clock, metrics) as credentials,
+        caching_kept(source.settings, clock, metrics) as caching,
     ):
         worker = Worker(
             source.settings,
@@ -133,6 +137,7 @@ async def _serve_as_member(source: Source, overrides: Overrides) -> int:
             books=books,
             quotas=quotas,
             credentials=credentials,
+            caching=caching,
         )
         async with _watched(overrides, worker):
             await worker.start()

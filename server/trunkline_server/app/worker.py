@@ -16,6 +16,7 @@ from trunkline_server.app.assembly import (
     server_options,
 )
 from trunkline_server.app.bookkeeping import Books
+from trunkline_server.app.caching import Caching, wanted
 from trunkline_server.app.credentials import Credentials
 from trunkline_server.app.identity import Identities
 from trunkline_server.app.privacy import PrivacyOffice
@@ -59,6 +60,7 @@ class Worker:
         books: Books | None = None,
         quotas: Quotas | None = None,
         credentials: Credentials | None = None,
+        caching: Caching | None = None,
     ) -> None:
         self._settings = settings
         self._book = book
@@ -66,6 +68,7 @@ class Worker:
         self._metrics = metrics
         self._quotas = quotas
         self._credentials = credentials
+        self._caching = caching
         self._log = structlog.get_logger()
         self._draining = False
         self._price_timer: asyncio.TimerHandle | None = None
@@ -90,6 +93,7 @@ class Worker:
             rng=random.Random(),  # noqa: S311
             books=books,
             admission=quotas,
+            cache=caching,
         )
         self._services = services
         self._probing: asyncio.Task[None] | None = None
@@ -148,6 +152,8 @@ class Worker:
         self.engine.privacy = self._privacy.in_force(settings)
         if self._quotas is not None:
             self._quotas.configure(settings)
+        if self._caching is not None:
+            self._caching.configure(settings)
         self._await_next_prices()
         self._probe()
         self._servicer.identity = identity
@@ -239,4 +245,8 @@ def _fixed(settings: Settings) -> tuple[object, ...]:
         settings.state,
         settings.ledger,
         settings.secrets,
+        wanted(settings),
+        replace(
+            settings.cache, use="off", ttl=0, max_ttl=0, max_temperature=0, models={}, routes={}
+        ),
     )

@@ -73,13 +73,19 @@ class Answer:
 
 def of_response(response: v1.GenerateResponse) -> Answer:
     """A unary answer as it is kept."""
-    return Answer(facts_of(response), body=wire.generate_body(response))
+    saved = _spent(response.attempts, response.cost)
+    return Answer(facts_of(response), body=wire.generate_body(response, saved))
 
 
 def of_stream(start: v1.StreamStart, deltas: Sequence[bytes], end: v1.StreamEnd) -> Answer:
     """A streamed answer as it is kept; `deltas` are the serialised events."""
-    stream = Streamed(wire.stream_start(start), wire.delimited(list(deltas)), wire.stream_end(end))
+    stream = Streamed(wire.stream_start(start), wire.delimited(list(deltas)), shared_end(end))
     return Answer(facts_of_stream(start, end), stream=stream)
+
+
+def shared_end(end: v1.StreamEnd) -> bytes:
+    """What of an end every call gets alike."""
+    return wire.stream_end(end, _spent(end.attempts, end.cost))
 
 
 def facts_of_stream(start: v1.StreamStart, end: v1.StreamEnd) -> Facts:
@@ -105,7 +111,7 @@ def _summary(start: v1.StreamStart, end: v1.StreamEnd) -> v1.GenerateResponse:
 def facts_of(response: v1.GenerateResponse) -> Facts:
     """What the books want to know of an answer."""
     usage = response.usage
-    cost = _cost_of_success(response.attempts) or response.cost
+    cost = _spent(response.attempts, response.cost)
     return Facts(
         model=sys.intern(response.model),
         provider=sys.intern(response.provider),
@@ -119,13 +125,13 @@ def facts_of(response: v1.GenerateResponse) -> Facts:
     )
 
 
-def _cost_of_success(attempts: Iterable[v1.Attempt]) -> v1.Cost | None:
+def _spent(attempts: Iterable[v1.Attempt], cost: v1.Cost) -> v1.Cost:
     """What the attempt cost that gave the answer; what failed beside it would not be spent
-    again."""
+    again. `cost` where no attempts are known."""
     for attempt in attempts:
         if attempt.outcome == v1.ATTEMPT_OUTCOME_SUCCEEDED:
             return attempt.cost
-    return None
+    return cost
 
 
 def _has_kinds(message: v1.Message) -> bool:
@@ -144,10 +150,10 @@ def _joined(stream: Streamed) -> bytes | None:
     message = assembler.message()
     if not _has_kinds(message):
         return None
-    start = v1.StreamStart.FromString(stream.start)
-    response = _summary(start, v1.StreamEnd.FromString(stream.end))
+    start, end = v1.StreamStart.FromString(stream.start), v1.StreamEnd.FromString(stream.end)
+    response = _summary(start, end)
     response.message.CopyFrom(message)
-    return wire.generate_body(response)
+    return wire.generate_body(response, end.saved)
 
 
 def _parted(body: bytes) -> Streamed | None:
@@ -176,7 +182,8 @@ def _parted(body: bytes) -> Streamed | None:
         cost=response.cost,
         model=response.model,
     )
-    return Streamed(wire.stream_start(start), wire.delimited(events), wire.stream_end(end))
+    last = wire.stream_end(end, response.saved)
+    return Streamed(wire.stream_start(start), wire.delimited(events), last)
 
 
 def _deltas(index: int, part: v1.Part) -> list[v1.StreamDelta]:

@@ -22,7 +22,6 @@ from trunkline_server.cache.generation import (
     Made,
     StreamFlight,
     StreamHit,
-    Waiter,
     unary_hit,
 )
 from trunkline_server.cache.key import embed_keys, fingerprint, generate_key, scope_of
@@ -34,7 +33,7 @@ from trunkline_server.cache.policy import (
     embed_intent,
     generate_intent,
 )
-from trunkline_server.cache.ports import Caller, SharedStore
+from trunkline_server.cache.ports import Caller, SharedStore, Waiter
 from trunkline_server.cache.stats import Stats
 from trunkline_server.cache.streams import Streams
 from trunkline_server.cache.vectors import Vector

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from trunkline import v1
 from trunkline_server.cache import wire
 from trunkline_server.cache.flights import Flights
-from trunkline_server.cache.generation import Waiter
 from trunkline_server.cache.levels import Levels
 from trunkline_server.cache.policy import Intent, Source, cache_miss
+from trunkline_server.cache.ports import Waiter
 from trunkline_server.cache.stats import Stats
 from trunkline_server.cache.vectors import Vector, vectors_of
 from trunkline_server.errors import TrunklineError
@@ -30,16 +30,32 @@ class EmbedHit:
     costs nothing. Who answered is said of the first input's vector."""
 
     vectors: Sequence[Vector]
+    kind: v1.CacheHitKind.ValueType = v1.CACHE_HIT_KIND_MEMORY
 
     @property
     def saved(self) -> int:
         """What the vectors cost when they were made, in nanos of a US dollar."""
         return sum(vector.saved for vector in self.vectors)
 
+    @property
+    def model(self) -> str:
+        """The vendor's name of the model that made them."""
+        return v1.EmbedResponse.FromString(self.vectors[0].head).model
+
     def response(self, call_id: str, total_us: int) -> bytes:
         """The serialised EmbedResponse of this call."""
         frames = [vector.frame for vector in self.vectors]
-        return wire.embed_hit(self.vectors[0].head, frames, call_id, total_us)
+        saved = _saved(self.vectors)
+        head = self.vectors[0].head
+        return wire.embed_hit(head, frames, call_id, total_us, kind=self.kind, saved=saved)
+
+
+def _saved(vectors: Iterable[Vector]) -> v1.Cost:
+    """What vectors cost together. Each has its part of a call's cost by length, which is an
+    estimate."""
+    held = list(vectors)
+    unpriced = any(vector.unpriced for vector in held)
+    return v1.Cost(total=sum(v.saved for v in held), unpriced=unpriced, estimated=True)
 
 
 @dataclass(slots=True)
@@ -60,7 +76,7 @@ class EmbedFlight:
     """An embedding that has to wait. `digests` are the inputs' in order, `kept` what the
     memory has of them."""
 
-    __slots__ = ("_desk", "_digests", "_intent", "_kept", "_request", "_scope", "_source")
+    __slots__ = ("_desk", "_digests", "_intent", "_kept", "_kind", "_request", "_scope", "_source")
 
     def __init__(
         self,
@@ -80,6 +96,12 @@ class EmbedFlight:
         self._scope = scope
         self._digests = digests
         self._kept = kept
+        self._kind: v1.CacheHitKind.ValueType = v1.CACHE_HIT_KIND_MEMORY
+
+    @property
+    def saved(self) -> int:
+        """What the vectors found so far cost when they were made, in nanos of a US dollar."""
+        return sum(self._kept[d].saved for d in self._digests if d in self._kept)
 
     @property
     def status(self) -> v1.CacheStatus.ValueType:
@@ -103,16 +125,20 @@ class EmbedFlight:
         if self._intent.only:
             raise cache_miss()
         if not self._source.one_model or not alike(kept.values()):
-            kept, missing = {}, list(dict.fromkeys(self._digests))
+            kept = self._kept = {}
+            missing = list(dict.fromkeys(self._digests))
         (response, made), led = await self._make(waiter, work, missing)
         if not alike([*kept.values(), *made.values()]):
-            kept = {}
+            kept = self._kept = {}
             everything = list(dict.fromkeys(self._digests))
             (response, made), led_again = await self._make(waiter, work, everything)
             led = led or led_again
         self._count(kept, led)
         vectors = kept | made
-        return self._merged(response, vectors, made) if led else self._hit(vectors)
+        if led:
+            return self._merged(response, vectors, made)
+        self._kind = v1.CACHE_HIT_KIND_JOINED
+        return self._hit(vectors)
 
     async def _fetch(self) -> None:
         here = sum(digest in self._kept for digest in self._digests)
@@ -124,6 +150,8 @@ class EmbedFlight:
                 self._kept[digest] = value
         total = sum(digest in self._kept for digest in self._digests)
         self._desk.stats.shared_hits += total - here
+        if total > here:
+            self._kind = v1.CACHE_HIT_KIND_SHARED
 
     async def _make(
         self, waiter: Waiter, work: EmbedWork, digests: list[bytes]
@@ -168,10 +196,14 @@ class EmbedFlight:
         merged.CopyFrom(response)
         del merged.embeddings[:]
         merged.MergeFromString(b"".join([vectors[digest].frame for digest in self._digests]))
+        kept = [vectors[digest] for digest in self._digests if digest not in made]
+        if kept:
+            merged.cached_inputs = len(kept)
+            merged.saved.CopyFrom(_saved(kept))
         return merged
 
     def _hit(self, vectors: dict[bytes, Vector]) -> EmbedHit:
-        hit = EmbedHit([vectors[digest] for digest in self._digests])
+        hit = EmbedHit([vectors[digest] for digest in self._digests], self._kind)
         self._desk.stats.saved_nanos += hit.saved
         return hit
 

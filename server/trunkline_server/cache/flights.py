@@ -47,9 +47,9 @@ def personal(error: TrunklineError) -> bool:
 
 
 def deadline_passed() -> TrunklineError:
-    """The failure of one that waited too long for another's work."""
+    """The failure of one that waited too long, for another's work or its own."""
     return TrunklineError(
-        v1.ERROR_REASON_TIMEOUT, "the deadline passed while an identical call was under way"
+        v1.ERROR_REASON_TIMEOUT, "the deadline passed before the answer was there"
     )
 
 

@@ -8,9 +8,10 @@ from trunkline import v1
 from trunkline_server.cache import answers, wire
 from trunkline_server.cache.answers import Answer, Facts, Streamed
 from trunkline_server.cache.broadcast import Broadcast, Event
-from trunkline_server.cache.flights import Extend, Flights, Key
+from trunkline_server.cache.flights import Flights, Key
 from trunkline_server.cache.levels import Levels
 from trunkline_server.cache.policy import Intent, cache_miss, may_keep
+from trunkline_server.cache.ports import Waiter
 from trunkline_server.cache.stats import Stats
 from trunkline_server.cache.streams import Streams
 from trunkline_server.clock import Clock
@@ -19,18 +20,9 @@ Work = Callable[[], Awaitable[v1.GenerateResponse]]
 SendEvent = Callable[[v1.StreamGenerateResponse], Awaitable[None]]
 StreamWork = Callable[[SendEvent], Awaitable[None]]
 SendBytes = Callable[[bytes], Awaitable[None]]
-
-
-@dataclass(slots=True)
-class Waiter:
-    """A call that waits: its id, its start and its deadline in monotonic seconds. `extend`
-    hears of later deadlines among those who wait for this call's work, which should then go
-    on until them."""
-
-    id: str
-    started: float
-    deadline: float
-    extend: Extend | None = None
+# What the books want to know of an answer that came from elsewhere, where that was, and when the
+# first delta went out, in monotonic seconds; told before the last event goes out.
+Settle = Callable[[Facts, v1.CacheHitKind.ValueType, float | None], Awaitable[None]]
 
 
 @dataclass(slots=True)
@@ -67,10 +59,11 @@ class Hit:
 
     facts: Facts
     body: bytes
+    kind: v1.CacheHitKind.ValueType = v1.CACHE_HIT_KIND_MEMORY
 
     def response(self, call_id: str, total_us: int) -> bytes:
         """The serialised GenerateResponse of this call."""
-        return wire.generate_hit(self.body, call_id, total_us)
+        return wire.generate_hit(self.body, call_id, total_us, self.kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +81,21 @@ class StreamHit:
         """The serialised events in between."""
         return wire.split(self.stream.deltas)
 
-    def end(self, total_us: int, first_token_us: int) -> bytes:
+    def end(self, total_us: int, first_token_us: int, kind: v1.CacheHitKind.ValueType) -> bytes:
         """The serialised last event of this call."""
-        return wire.end_hit(self.stream.end, total_us, first_token_us)
+        return wire.end_hit(self.stream.end, total_us, first_token_us, kind)
+
+    async def replay(self, waiter: Waiter, clock: Clock, send: SendBytes, settle: Settle) -> None:
+        """Hands every event to `send`, serialised."""
+        viewer = Viewer(clock, waiter, send, settle)
+        await viewer.replay(self, v1.CACHE_HIT_KIND_MEMORY)
 
 
-def unary_hit(answer: Answer) -> Hit | None:
+def unary_hit(
+    answer: Answer, kind: v1.CacheHitKind.ValueType = v1.CACHE_HIT_KIND_MEMORY
+) -> Hit | None:
     """The hit that an answer is; None if it lacks the form."""
-    return None if answer.body is None else Hit(answer.facts, answer.body)
+    return None if answer.body is None else Hit(answer.facts, answer.body, kind)
 
 
 class Flight:
@@ -151,7 +151,8 @@ class Flight:
         return value.whole() if isinstance(value, Answer) else None
 
     def _hit(self, answer: Answer, *, joined: bool = False) -> Hit:
-        hit = unary_hit(answer)
+        kind = v1.CACHE_HIT_KIND_JOINED if joined else v1.CACHE_HIT_KIND_SHARED
+        hit = unary_hit(answer, kind)
         if hit is None:
             raise AssertionError("an answer of a unary flight is whole")
         self._desk.stats.shared_hits += not joined
@@ -165,15 +166,6 @@ class Flight:
         scope, digest = self._key
         self._desk.levels.keep(scope, [(digest, answer)], self._intent.ttl)
         return answer
-
-
-@dataclass(frozen=True, slots=True)
-class Relayed:
-    """How a stream was given. `facts` is None if this call's own work made it; the books of
-    that are its own. `first_token` is in monotonic seconds, None without any delta."""
-
-    facts: Facts | None
-    first_token: float | None
 
 
 class StreamFlight:
@@ -192,19 +184,22 @@ class StreamFlight:
         """What the cache does for this call if its own work makes the answer."""
         return v1.CACHE_STATUS_MISS if self._intent.read else v1.CACHE_STATUS_BYPASS
 
-    async def relay(self, waiter: Waiter, work: StreamWork, send: SendBytes) -> Relayed:
+    async def relay(
+        self, waiter: Waiter, work: StreamWork, send: SendBytes, settle: Settle
+    ) -> None:
         """Hands every event of the answer to `send`, serialised.
 
-        `work` sends the events that this call would send without the cache. Raises as
-        Flight.answer does.
+        `work` sends the events that this call would send without the cache; `settle` is told of
+        an answer that another's work made. Raises as Flight.answer does.
         """
         desk = self._desk
-        viewer = _Viewer(desk.clock, waiter, send)
+        viewer = Viewer(desk.clock, waiter, send, settle)
         if self._intent.only:
             found = await self._fetch()
             if found is None:
                 raise cache_miss()
-            return await self._replay(found, viewer)
+            await self._replay(found, viewer)
+            return
         # A stream that is not to be shared has a key that no other call asks for.
         number = next(desk.numbers).to_bytes(8, "big")
         key = self._key if self._intent.read else (self._key[0], number)
@@ -224,26 +219,23 @@ class StreamFlight:
         if not led:
             desk.stats.joined += 1
         if found is not None:
-            return await self._replay(found, viewer, joined=not led)
-        if led:
+            await self._replay(found, viewer, joined=not led)
+        elif led:
             desk.stats.misses += self._intent.read
-            return Relayed(None, viewer.first_token)
-        if viewer.facts is None:
-            raise AssertionError("a stream that ends in order has sent its end")
-        desk.stats.saved_nanos += viewer.facts.saved
-        return Relayed(viewer.facts, viewer.first_token)
+        else:
+            desk.stats.saved_nanos += viewer.saved
 
     async def _fetch(self) -> Answer | None:
         value = await self._desk.levels.fetch(*self._key)
         return value.streamed() if isinstance(value, Answer) else None
 
-    async def _replay(self, answer: Answer, viewer: "_Viewer", *, joined: bool = False) -> Relayed:
+    async def _replay(self, answer: Answer, viewer: "Viewer", *, joined: bool = False) -> None:
         if answer.stream is None:
             raise AssertionError("an answer of a stream's flight is streamed")
-        await viewer.replay(StreamHit(answer.facts, answer.stream))
         self._desk.stats.shared_hits += not joined
         self._desk.stats.saved_nanos += answer.facts.saved
-        return Relayed(answer.facts, viewer.first_token)
+        kind = v1.CACHE_HIT_KIND_JOINED if joined else v1.CACHE_HIT_KIND_SHARED
+        await viewer.replay(StreamHit(answer.facts, answer.stream), kind)
 
     def _keep(self, broadcast: Broadcast) -> None:
         start, end = broadcast.start, broadcast.end
@@ -255,18 +247,19 @@ class StreamFlight:
             self._desk.levels.keep(scope, [(digest, answer)], self._intent.ttl)
 
 
-class _Viewer:
+class Viewer:
     """Turns events into what one call sends: its own as they are, another's made its own."""
 
-    __slots__ = ("_clock", "_send", "_start", "_waiter", "facts", "first_token")
+    __slots__ = ("_clock", "_first_token", "_send", "_settle", "_start", "_waiter", "saved")
 
-    def __init__(self, clock: Clock, waiter: Waiter, send: SendBytes) -> None:
-        self.facts: Facts | None = None
+    def __init__(self, clock: Clock, waiter: Waiter, send: SendBytes, settle: Settle) -> None:
+        self.saved = 0
         self._clock = clock
         self._waiter = waiter
         self._send = send
+        self._settle = settle
         self._start = v1.StreamStart()
-        self.first_token: float | None = None
+        self._first_token: float | None = None
 
     def taker(self, own: bool) -> Callable[[Event], Awaitable[None]]:
         """What takes the events of this call's own work, or of another's."""
@@ -274,7 +267,6 @@ class _Viewer:
 
     async def _take_own(self, event: Event) -> None:
         if isinstance(event, bytes):
-            self._mark()
             await self._send(event)
         elif isinstance(event, v1.StreamStart):
             await self._send(v1.StreamGenerateResponse(start=event).SerializeToString())
@@ -289,23 +281,29 @@ class _Viewer:
             self._start = event
             await self._send(wire.start_hit(wire.stream_start(event), self._waiter.id))
         else:
-            self.facts = answers.facts_of_stream(self._start, event)
-            await self._send(wire.end_hit(wire.stream_end(event), *self._times()))
+            facts = answers.facts_of_stream(self._start, event)
+            self.saved = facts.saved
+            kind = v1.CACHE_HIT_KIND_JOINED
+            last = wire.end_hit(answers.shared_end(event), *self._times(), kind)
+            await self._settle(facts, kind, self._first_token)
+            await self._send(last)
 
-    async def replay(self, hit: StreamHit) -> None:
+    async def replay(self, hit: StreamHit, kind: v1.CacheHitKind.ValueType) -> None:
         """Sends a kept stream."""
         await self._send(hit.start(self._waiter.id))
         for event in hit.deltas():
             self._mark()
             await self._send(event)
-        await self._send(hit.end(*self._times()))
+        last = hit.end(*self._times(), kind)
+        await self._settle(hit.facts, kind, self._first_token)
+        await self._send(last)
 
     def _mark(self) -> None:
-        if self.first_token is None:
-            self.first_token = self._clock.monotonic()
+        if self._first_token is None:
+            self._first_token = self._clock.monotonic()
 
     def _times(self) -> tuple[int, int]:
         """Microseconds from the call's start: to now, and to the first delta."""
-        started, first = self._waiter.started, self.first_token
+        started, first = self._waiter.started, self._first_token
         total = round((self._clock.monotonic() - started) * 1e6)
         return total, 0 if first is None else round((first - started) * 1e6)

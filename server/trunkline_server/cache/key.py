@@ -28,12 +28,13 @@ _PARTS = ("config", "tool_choice", "response_format", "requirements", "routing",
 
 
 def scope_of(caller: Caller) -> str:
-    """Whose answers a caller shares: the tenant's, or without tenants the key's own.
+    """Whose answers a caller shares: the tenant's, or without a tenant the caller's own.
 
-    The prefix keeps a tenant apart from a key of the same name.
+    The prefix keeps a tenant apart from a caller of the same name, and the source callers who
+    are called alike by different ones.
     """
     tenant = caller.tenant
-    return f"t/{tenant}" if tenant else f"k/{caller.name}"
+    return f"t/{tenant}" if tenant else f"c/{len(caller.source)}/{caller.source}/{caller.name}"
 
 
 def fingerprint(members: Iterable[Sequence[str]]) -> bytes:

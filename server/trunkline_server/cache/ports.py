@@ -1,6 +1,6 @@
 """What the answer cache asks of others."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 
@@ -9,12 +9,42 @@ class Caller(Protocol):
 
     @property
     def name(self) -> str:
-        """The key's name."""
+        """The name that `source` knows the caller by."""
+        ...
+
+    @property
+    def source(self) -> str:
+        """The record that vouches for the caller; with the name it tells callers apart."""
         ...
 
     @property
     def tenant(self) -> str:
         """The tenant's id; empty where there are no tenants."""
+        ...
+
+
+class Waiter(Protocol):
+    """A call that waits. Times are monotonic seconds."""
+
+    @property
+    def id(self) -> str:
+        """The call's id."""
+        ...
+
+    @property
+    def started(self) -> float:
+        """When the call began."""
+        ...
+
+    @property
+    def deadline(self) -> float:
+        """Until when it waits."""
+        ...
+
+    @property
+    def extend(self) -> Callable[[float], None] | None:
+        """Hears of later deadlines among those who wait for this call's work, which should then
+        go on until them."""
         ...
 
 

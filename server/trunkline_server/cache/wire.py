@@ -31,6 +31,7 @@ def _tag(kind: Descriptor, name: str, wire_type: int) -> bytes:
 
 
 _HIT = varint(v1.CACHE_STATUS_HIT)
+_KINDS = (v1.CACHE_HIT_KIND_MEMORY, v1.CACHE_HIT_KIND_SHARED, v1.CACHE_HIT_KIND_JOINED)
 _TOTAL_US = _tag(v1.Timing.DESCRIPTOR, "total_us", _VARINT)
 _FIRST_TOKEN_US = _tag(v1.Timing.DESCRIPTOR, "first_token_us", _VARINT)
 
@@ -40,35 +41,50 @@ class _Marks:
 
     def __init__(self, kind: Descriptor) -> None:
         self.id = _tag(kind, "id", _LENGTH)
-        self.status = _tag(kind, "cache_status", _VARINT) + _HIT
-        self.timing = self.status + _tag(kind, "timing", _LENGTH)
+        self.end = _ends(kind)
+
+
+def _ends(kind: Descriptor) -> dict[int, bytes]:
+    """What stands between a body and the length of its timing, by where the answer came from."""
+    status = _tag(kind, "cache_status", _VARINT) + _HIT
+    where = _tag(kind, "cache_hit_kind", _VARINT)
+    timing = _tag(kind, "timing", _LENGTH)
+    return {each: status + where + varint(each) + timing for each in _KINDS}
 
 
 _GENERATE = _Marks(v1.GenerateResponse.DESCRIPTOR)
 _EMBED = _Marks(v1.EmbedResponse.DESCRIPTOR)
 _START_ID = _tag(v1.StreamStart.DESCRIPTOR, "id", _LENGTH)
 _START_STATUS = _tag(v1.StreamStart.DESCRIPTOR, "cache_status", _VARINT) + _HIT
-_END_TIMING = _tag(v1.StreamEnd.DESCRIPTOR, "timing", _LENGTH)
+_STREAM_ENDS = _ends(v1.StreamEnd.DESCRIPTOR)
 _STREAM = v1.StreamGenerateResponse.DESCRIPTOR
 _EVENT_START = _tag(_STREAM, "start", _LENGTH)
 _EVENT_END = _tag(_STREAM, "end", _LENGTH)
 _VECTOR = _tag(v1.EmbedResponse.DESCRIPTOR, "embeddings", _LENGTH)
 
 
-def generate_body(response: v1.GenerateResponse) -> bytes:
-    """What of an answer every call gets alike. A hit makes no attempt and costs nothing."""
+def generate_body(response: v1.GenerateResponse, saved: v1.Cost) -> bytes:
+    """What of an answer every call gets alike. A hit makes no attempt, costs nothing, and saves
+    what the answer cost."""
     body = v1.GenerateResponse()
     body.CopyFrom(response)
-    for name in ("id", "attempts", "cache_status", "timing"):
+    for name in ("id", "attempts", "cache_status", "cache_hit_kind", "timing"):
         body.ClearField(name)
-    body.cost.Clear()
-    body.cost.SetInParent()
+    _free(body, saved)
     return body.SerializeToString()
 
 
-def generate_hit(body: bytes, call_id: str, total_us: int) -> bytes:
-    """The serialised GenerateResponse of one hit, its fields in the usual order."""
-    return _around(_GENERATE, call_id, body, total_us)
+def generate_hit(
+    body: bytes, call_id: str, total_us: int, kind: v1.CacheHitKind.ValueType
+) -> bytes:
+    """The serialised GenerateResponse of one hit."""
+    return _around(_GENERATE, call_id, body, total_us, kind)
+
+
+def _free(body: v1.GenerateResponse | v1.StreamEnd, saved: v1.Cost) -> None:
+    body.cost.Clear()
+    body.cost.SetInParent()
+    body.saved.CopyFrom(saved)
 
 
 def stream_start(start: v1.StreamStart) -> bytes:
@@ -80,14 +96,13 @@ def stream_start(start: v1.StreamStart) -> bytes:
     return body.SerializeToString()
 
 
-def stream_end(end: v1.StreamEnd) -> bytes:
-    """What of an end every call gets alike. A hit makes no attempt and costs nothing."""
+def stream_end(end: v1.StreamEnd, saved: v1.Cost) -> bytes:
+    """What of an end every call gets alike, as `generate_body`."""
     body = v1.StreamEnd()
     body.CopyFrom(end)
-    body.ClearField("attempts")
-    body.ClearField("timing")
-    body.cost.Clear()
-    body.cost.SetInParent()
+    for name in ("attempts", "cache_status", "cache_hit_kind", "timing"):
+        body.ClearField(name)
+    _free(body, saved)
     return body.SerializeToString()
 
 
@@ -98,12 +113,14 @@ def start_hit(body: bytes, call_id: str) -> bytes:
     return b"".join((_EVENT_START, varint(len(inner)), inner))
 
 
-def end_hit(body: bytes, total_us: int, first_token_us: int) -> bytes:
+def end_hit(
+    body: bytes, total_us: int, first_token_us: int, kind: v1.CacheHitKind.ValueType
+) -> bytes:
     """The serialised end event of one hit."""
     timing = _TOTAL_US + varint(total_us)
     if first_token_us:
         timing += _FIRST_TOKEN_US + varint(first_token_us)
-    inner = b"".join((body, _END_TIMING, varint(len(timing)), timing))
+    inner = b"".join((body, _STREAM_ENDS[kind], varint(len(timing)), timing))
     return b"".join((_EVENT_END, varint(len(inner)), inner))
 
 
@@ -123,12 +140,19 @@ def vector_frame(embedding: v1.Embedding) -> bytes:
     return b"".join((_VECTOR, varint(len(inner)), inner))
 
 
-_NO_COST = v1.EmbedResponse(cost=v1.Cost()).SerializeToString()
-
-
-def embed_hit(head: bytes, frames: list[bytes], call_id: str, total_us: int) -> bytes:
+def embed_hit(
+    head: bytes,
+    frames: list[bytes],
+    call_id: str,
+    total_us: int,
+    *,
+    kind: v1.CacheHitKind.ValueType,
+    saved: v1.Cost,
+) -> bytes:
     """The serialised EmbedResponse of a call all of whose vectors were kept."""
-    return _around(_EMBED, call_id, b"".join((head, *frames, _NO_COST)), total_us)
+    tail = v1.EmbedResponse(cost=v1.Cost(), saved=saved, cached_inputs=len(frames))
+    body = b"".join((head, *frames, tail.SerializeToString()))
+    return _around(_EMBED, call_id, body, total_us, kind)
 
 
 def delimited(pieces: list[bytes]) -> bytes:
@@ -156,9 +180,11 @@ def split(joined: bytes) -> Iterator[bytes]:
         position += size
 
 
-def _around(marks: _Marks, call_id: str, body: bytes, total_us: int) -> bytes:
+def _around(
+    marks: _Marks, call_id: str, body: bytes, total_us: int, kind: v1.CacheHitKind.ValueType
+) -> bytes:
     name = call_id.encode()
     timing = _TOTAL_US + varint(total_us)
     return b"".join(
-        (marks.id, varint(len(name)), name, body, marks.timing, varint(len(timing)), timing)
+        (marks.id, varint(len(name)), name, body, marks.end[kind], varint(len(timing)), timing)
     )

@@ -9,7 +9,14 @@ from trunkline_server.clock import Clock
 from trunkline_server.engine.budget import RetryBudget
 from trunkline_server.engine.call import Call
 from trunkline_server.engine.needs import estimate_usage
-from trunkline_server.engine.ports import Admission, Books, Credential, Headers, Observer
+from trunkline_server.engine.ports import (
+    Admission,
+    AnswerCache,
+    Books,
+    Credential,
+    Headers,
+    Observer,
+)
 from trunkline_server.engine.table import Endpoint, Table
 from trunkline_server.engine.verdict import Blame, verdict_on
 from trunkline_server.errors import TrunklineError, UpstreamError
@@ -39,6 +46,8 @@ class Services:
     books: Books | None = None
     # None: nothing is limited.
     admission: Admission | None = None
+    # None: no answers are kept.
+    cache: AnswerCache | None = None
 
 
 class Attempt:

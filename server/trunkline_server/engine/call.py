@@ -54,6 +54,12 @@ class Call:
     cost: v1.Cost | None = None
     model: str = ""
     finish_reason: v1.FinishReason.ValueType = v1.FINISH_REASON_UNSPECIFIED
+    cache_status: v1.CacheStatus.ValueType = v1.CACHE_STATUS_UNSPECIFIED
+    cache_hit_kind: v1.CacheHitKind.ValueType = v1.CACHE_HIT_KIND_UNSPECIFIED
+    # What the cache saved, in nanos of a US dollar.
+    saved_nanos: int = 0
+    # Whether its own work has begun, which then closes its books.
+    working: bool = False
     first_token: float | None = None
     ended: float = 0.0
     upstream_seconds: float = 0.0
@@ -64,6 +70,27 @@ class Call:
     def user_id(self) -> str:
         """The person served, as the caller named them. Empty: nobody in particular."""
         return self.served or self.request.context.user_id
+
+    def extend(self, deadline: float) -> None:
+        """Its work goes on for others, until a later deadline."""
+        self.deadline = deadline
+
+    def successor(self) -> "Call":
+        """A call of the same words, for work that others wait for when this one is over."""
+        return Call(
+            operation=self.operation,
+            request=self.request,
+            id=self.id,
+            caller=self.caller,
+            started=self.started,
+            deadline=self.deadline,
+            traceparent=self.traceparent,
+            tracestate=self.tracestate,
+            constraints=self.constraints,
+            bounds=self.bounds,
+            treatment=self.treatment,
+            served=self.served,
+        )
 
     def report(self) -> v1.CallReport:
         """What the call did, for the details of its failure.

@@ -2,6 +2,8 @@
 why there is none."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TypeVar, cast
 
 from trunkline import v1
@@ -11,7 +13,7 @@ from trunkline_server.engine.call import Call, Course, total_cost, total_tokens
 from trunkline_server.engine.limit import within
 from trunkline_server.engine.needs import embed_query, generate_query, unmet_needs
 from trunkline_server.engine.operations import EMBED, GENERATE
-from trunkline_server.engine.ports import Bounds, Caller, Privacy, Send, Treatment
+from trunkline_server.engine.ports import AnswerCache, Bounds, Caller, Privacy, Send, Treatment
 from trunkline_server.engine.questions import Question, Terms, query_of
 from trunkline_server.engine.stream import StreamLoop
 from trunkline_server.engine.table import Table
@@ -23,6 +25,7 @@ from trunkline_server.routing.query import Constraint, Query
 from trunkline_server.routing.snapshot import Deployment
 
 RequestT = TypeVar("RequestT", v1.GenerateRequest, v1.EmbedRequest)
+_Sender = Callable[[v1.StreamGenerateResponse | bytes], Awaitable[None]]
 
 
 class Engine:
@@ -43,15 +46,108 @@ class Engine:
     def table(self, table: Table) -> None:
         self._table = table
 
-    async def generate(self, call: Call, request: v1.GenerateRequest) -> v1.GenerateResponse:
-        """Answers a conversation in one piece. Raises TrunklineError."""
+    async def generate(
+        self, call: Call, request: v1.GenerateRequest
+    ) -> v1.GenerateResponse | bytes:
+        """Answers a conversation in one piece; an answer that was kept is serialised already.
+
+        Raises TrunklineError.
+        """
         self._begin(call)
         try:
-            self._admit(request)
+            self._admit(call, request)
             privacy = self.privacy
             if privacy is not None:
                 treatment = privacy.treat(request, call.id) or await self._examined(call, privacy)
                 request = _sent(call, treatment, request)
+            cache = self._cache(call)
+            if cache is None:
+                return _unveiled(call, await self._generate(call, request))
+            if call.bounds is not None:
+                self._bounded(call, generate_query(request, False, None))
+            found = cache.generate(call, request, self._table)
+            answer: v1.GenerateResponse | bytes
+            if isinstance(found, bytes):
+                answer = found
+            elif found is None:
+                answer = await self._generate(call, request)
+            else:
+                answer = await found.answer(partial(self._generate, call, request))
+        except BaseException as failure:
+            self._fail(call, failure)
+            raise
+        if not call.working:
+            await self._close(call)
+        return _unveiled(call, answer)
+
+    async def embed(self, call: Call, request: v1.EmbedRequest) -> v1.EmbedResponse | bytes:
+        """Turns texts into vectors, as `generate`. Raises TrunklineError."""
+        self._begin(call)
+        try:
+            self._admit(call, request)
+            privacy = self.privacy
+            if privacy is not None:
+                treatment = privacy.treat(request, call.id) or await self._examined(call, privacy)
+                request = _sent(call, treatment, request)
+            cache = self._cache(call)
+            if cache is None:
+                return await self._embed(call, request)
+            if call.bounds is not None:
+                self._bounded(call, embed_query(request, None))
+            found = cache.embed(call, request, self._table)
+            answer: v1.EmbedResponse | bytes
+            if isinstance(found, bytes):
+                answer = found
+            elif found is None:
+                answer = await self._embed(call, request)
+            else:
+                answer = await found.answer(partial(self._embed, call))
+        except BaseException as failure:
+            self._fail(call, failure)
+            raise
+        if not call.working:
+            await self._close(call)
+        return answer
+
+    async def stream_generate(
+        self,
+        call: Call,
+        request: v1.GenerateRequest,
+        send: _Sender,
+    ) -> None:
+        """Answers a conversation as it is written, each event through `send`; the events of an
+        answer that goes through the cache are serialised already.
+
+        Raises TrunklineError; then no end event has been sent.
+        """
+        self._begin(call)
+        try:
+            self._admit(call, request)
+            privacy = self.privacy
+            if privacy is not None:
+                treatment = privacy.treat(request, call.id) or await self._examined(call, privacy)
+                request = _sent(call, treatment, request)
+                send = _veiled(call, send)
+            cache = self._cache(call)
+            if cache is None:
+                await self._stream(call, request, send)
+                return
+            if call.bounds is not None:
+                self._bounded(call, generate_query(request, True, None))
+            found = cache.stream(call, request, self._table)
+            if found is None:
+                await self._stream(call, request, send)
+            else:
+                work = partial(self._stream, call, request)
+                await found.relay(work, send, partial(self._close, call))
+        except BaseException as failure:
+            self._fail(call, failure)
+            raise
+
+    async def _generate(self, call: Call, request: v1.GenerateRequest) -> v1.GenerateResponse:
+        """Carries a call out, and closes its books."""
+        call = self._work(call)
+        try:
             permitted = self._table.permitted_models(call.caller, request.model)
             query = self._bounded(call, generate_query(request, False, permitted))
             course = self._plan(call, query)
@@ -60,22 +156,17 @@ class Engine:
             target, response = await loop.run(_hedge(call, request))
             call.finish_reason = response.finish_reason
             self._complete(call, course, target, response)
-            response = _unveiled(call, response)
         except BaseException as failure:
             self._end(call, failure)
             raise
         await self._close(call)
         return response
 
-    async def embed(self, call: Call, request: v1.EmbedRequest) -> v1.EmbedResponse:
-        """Turns texts into vectors. Raises TrunklineError."""
-        self._begin(call)
+    async def _embed(self, call: Call, request: v1.EmbedRequest) -> v1.EmbedResponse:
+        call = self._work(call)
+        # What was kept is not asked for again.
+        call.request = request
         try:
-            self._admit(request)
-            privacy = self.privacy
-            if privacy is not None:
-                treatment = privacy.treat(request, call.id) or await self._examined(call, privacy)
-                request = _sent(call, treatment, request)
             permitted = self._table.permitted_models(call.caller, request.model)
             query = self._bounded(call, embed_query(request, permitted))
             course = self._plan(call, query)
@@ -89,24 +180,13 @@ class Engine:
         await self._close(call)
         return response
 
-    async def stream_generate(self, call: Call, request: v1.GenerateRequest, send: Send) -> None:
-        """Answers a conversation as it is written, each event through `send`.
-
-        Raises TrunklineError; then no end event has been sent.
-        """
-        self._begin(call)
+    async def _stream(self, call: Call, request: v1.GenerateRequest, send: Send) -> None:
+        call = self._work(call)
         try:
-            self._admit(request)
-            privacy = self.privacy
-            if privacy is not None:
-                treatment = privacy.treat(request, call.id) or await self._examined(call, privacy)
-                request = _sent(call, treatment, request)
             permitted = self._table.permitted_models(call.caller, request.model)
             query = self._bounded(call, generate_query(request, True, permitted))
             course = self._plan(call, query)
             await self._reserve(call, course)
-            if call.treatment is not None and call.treatment.veil is not None:
-                send = call.treatment.veil.sender(send)
 
             def opening(target: Deployment, model: str) -> v1.StreamStart:
                 start = v1.StreamStart(
@@ -114,7 +194,7 @@ class Engine:
                     model=model,
                     provider=target.provider,
                     deployment=target.name,
-                    cache_status=_cache_status(request),
+                    cache_status=call.cache_status,
                 )
                 self._decide(call, course, target, start.decision)
                 return start
@@ -127,6 +207,7 @@ class Engine:
             call.cost = total_cost(call.attempts)
             end.cost.CopyFrom(call.cost)
             end.attempts.extend(call.attempts)
+            end.cache_status = call.cache_status
             self._time(call, end.timing)
         except BaseException as failure:
             self._end(call, failure)
@@ -193,11 +274,26 @@ class Engine:
         services.budget.deposit()
         services.observer.call_started(call)
 
-    def _admit(self, request: "_Request") -> None:
+    def _admit(self, call: Call, request: "_Request") -> None:
         """Refuses what cannot be carried out whatever the table says."""
-        _refuse_cache_only(request)
+        if request.HasField("cache") and request.cache.mode == v1.CACHE_MODE_BYPASS:
+            call.cache_status = v1.CACHE_STATUS_BYPASS
         if self._services.books is not None:
             self._services.books.admit()
+
+    def _cache(self, call: Call) -> AnswerCache | None:
+        """The cache, if it has a part in the call. Raises CACHE_MISS."""
+        cache = self._services.cache
+        if cache is not None and (
+            (call.treatment is None or call.treatment.may_cache)
+            and (call.bounds is None or call.bounds.permits("cache"))
+        ):
+            return cache
+        request = call.request
+        if request.HasField("cache") and request.cache.mode == v1.CACHE_MODE_ONLY_IF_CACHED:
+            what = "router keeps no cache" if cache is None else "call's answers are not kept"
+            raise TrunklineError(v1.ERROR_REASON_CACHE_MISS, f"no cached answer: this {what}")
+        return None
 
     def _bounded(self, call: Call, query: Query) -> Query:
         """The query with what access rules ask of it; raises for what its caller may not have.
@@ -220,6 +316,20 @@ class Engine:
         admission = self._services.admission
         if admission is not None and admission.active:
             call.grant = await admission.admit(call, course.plan)
+
+    def _work(self, call: Call) -> Call:
+        """The call whose books the work that begins now will close: the one that brought it, or
+        another in its place if that one is over and others wait."""
+        if call.ended:
+            call = call.successor()
+            self._begin(call)
+        call.working = True
+        return call
+
+    def _fail(self, call: Call, failure: BaseException) -> None:
+        """Closes the books of a call that failed, unless its own work does."""
+        if not call.working:
+            self._end(call, failure)
 
     async def _close(self, call: Call) -> None:
         """Closes the books of a call that succeeded, and waits until they are safe."""
@@ -287,7 +397,7 @@ class Engine:
         response.cost.CopyFrom(call.cost)
         self._decide(call, course, target, response.decision)
         response.attempts.extend(call.attempts)
-        response.cache_status = _cache_status(call.request)
+        response.cache_status = call.cache_status
         self._time(call, response.timing)
 
     def _time(self, call: Call, timing: v1.Timing) -> None:
@@ -298,13 +408,6 @@ class Engine:
 
 
 _Request = v1.GenerateRequest | v1.EmbedRequest
-
-
-def _refuse_cache_only(request: _Request) -> None:
-    if request.HasField("cache") and request.cache.mode == v1.CACHE_MODE_ONLY_IF_CACHED:
-        raise TrunklineError(
-            v1.ERROR_REASON_CACHE_MISS, "no cached answer: this router keeps no cache"
-        )
 
 
 def _sent(call: Call, treatment: Treatment, request: RequestT) -> RequestT:
@@ -322,12 +425,29 @@ def _sent(call: Call, treatment: Treatment, request: RequestT) -> RequestT:
     return cast("RequestT", masked)  # A copy is of the kind that was copied.
 
 
-def _unveiled(call: Call, response: v1.GenerateResponse) -> v1.GenerateResponse:
-    """The answer as the caller gets it."""
+def _unveiled(call: Call, response: v1.GenerateResponse | bytes) -> v1.GenerateResponse | bytes:
+    """The answer as the caller gets it. What is kept is as the vendor gave it."""
     treatment = call.treatment
     if treatment is None or treatment.veil is None:
         return response
+    if isinstance(response, bytes):
+        response = v1.GenerateResponse.FromString(response)
     return treatment.veil.restored(response)
+
+
+def _veiled(call: Call, send: _Sender) -> _Sender:
+    """What takes a stream's events as the vendor gave them."""
+    treatment = call.treatment
+    if treatment is None or treatment.veil is None:
+        return send
+    restore = treatment.veil.sender(send)
+
+    async def restored(event: v1.StreamGenerateResponse | bytes) -> None:
+        if isinstance(event, bytes):
+            event = v1.StreamGenerateResponse.FromString(event)
+        await restore(event)
+
+    return restored
 
 
 def _hedge(call: Call, request: _Request) -> bool | None:
@@ -336,9 +456,3 @@ def _hedge(call: Call, request: _Request) -> bool | None:
     if not request.HasField("routing"):
         return None
     return request.routing.hedge if request.routing.HasField("hedge") else None
-
-
-def _cache_status(request: _Request) -> v1.CacheStatus.ValueType:
-    if request.HasField("cache") and request.cache.mode == v1.CACHE_MODE_BYPASS:
-        return v1.CACHE_STATUS_BYPASS
-    return v1.CACHE_STATUS_UNSPECIFIED

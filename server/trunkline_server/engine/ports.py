@@ -10,11 +10,13 @@ from trunkline_server.routing.snapshot import Deployment
 
 if TYPE_CHECKING:
     from trunkline_server.engine.call import Call
+    from trunkline_server.engine.table import Table
     from trunkline_server.routing.plan import Plan
 
-
 Headers = tuple[tuple[str, str], ...]
+# A streamed call's way out: events, or events that are serialised already.
 Send = Callable[[v1.StreamGenerateResponse], Awaitable[None]]
+SendBytes = Callable[[bytes], Awaitable[None]]
 
 
 class Caller(Protocol):
@@ -183,6 +185,70 @@ class Privacy(Protocol):
     def constraints(self, context: v1.CallContext) -> tuple[Constraint, ...]:
         """Where a call with this context may go, as far as that tells. Raises
         TrunklineError."""
+        ...
+
+
+class Flight(Protocol):
+    """A generation that waits: for the cache, for an identical call's work, or for its own.
+
+    `work` carries the call out and closes its books. It runs in a task of its own, goes on for
+    others when the call that brought it goes away, and may run after that call is over.
+    """
+
+    async def answer(
+        self, work: Callable[[], Awaitable[v1.GenerateResponse]]
+    ) -> v1.GenerateResponse | bytes:
+        """The response of the call's own work, or a serialised one that came from elsewhere, of
+        which the call has been told. Raises TrunklineError."""
+        ...
+
+
+class StreamFlight(Protocol):
+    """A streamed generation, likewise."""
+
+    async def relay(
+        self,
+        work: Callable[[Send], Awaitable[None]],
+        send: SendBytes,
+        close: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Sends all events. `close` closes the books of a call whose answer came from
+        elsewhere, before its last event is sent. Raises TrunklineError."""
+        ...
+
+
+class EmbedFlight(Protocol):
+    """An embedding, likewise. `work` is given the request with the inputs that are missing, and
+    may be run a second time."""
+
+    async def answer(
+        self, work: Callable[[v1.EmbedRequest], Awaitable[v1.EmbedResponse]]
+    ) -> v1.EmbedResponse | bytes:
+        """As Flight.answer."""
+        ...
+
+
+class AnswerCache(Protocol):
+    """The cache of answers. What it has at once is a serialised response, of which the call has
+    been told; None means that it has no part in the call. Raises CACHE_MISS, and as
+    `Snapshot.resolve` does."""
+
+    def generate(
+        self, call: "Call", request: v1.GenerateRequest, table: "Table"
+    ) -> bytes | Flight | None:
+        """Looks for a generation in one piece."""
+        ...
+
+    def stream(
+        self, call: "Call", request: v1.GenerateRequest, table: "Table"
+    ) -> StreamFlight | None:
+        """Looks for a streamed one."""
+        ...
+
+    def embed(
+        self, call: "Call", request: v1.EmbedRequest, table: "Table"
+    ) -> bytes | EmbedFlight | None:
+        """Looks for vectors."""
         ...
 
 

@@ -60,6 +60,7 @@ class CallFacts:
     reservation_id: str = ""
     queue_us: int = 0
     cache_status: v1.CacheStatus.ValueType = v1.CACHE_STATUS_UNSPECIFIED
+    cache_hit_kind: v1.CacheHitKind.ValueType = v1.CACHE_HIT_KIND_UNSPECIFIED
     saved_cost_nanos: int = 0
     inter_chunk_mean_us: int = 0
     inter_chunk_max_us: int = 0
@@ -325,6 +326,7 @@ def _add_facts(event: admin.UsageEvent, facts: CallFacts) -> None:
     event.reservation_id = facts.reservation_id
     event.queue_us = facts.queue_us
     event.cache_status = facts.cache_status
+    event.cache_hit_kind = facts.cache_hit_kind
     event.saved_cost_nanos = facts.saved_cost_nanos
     event.inter_chunk_mean_us = facts.inter_chunk_mean_us
     event.inter_chunk_max_us = facts.inter_chunk_max_us

@@ -162,15 +162,12 @@ class InferenceServicer:
         return grpc.method_handlers_generic_handler(
             SERVICE,
             {
-                "Generate": grpc.unary_unary_rpc_method_handler(
-                    self.generate, None, v1.GenerateResponse.SerializeToString
-                ),
+                # What the cache kept is serialised already.
+                "Generate": grpc.unary_unary_rpc_method_handler(self.generate, None, None),
                 "StreamGenerate": grpc.unary_stream_rpc_method_handler(
-                    self.stream_generate, None, v1.StreamGenerateResponse.SerializeToString
+                    self.stream_generate, None, _serialized
                 ),
-                "Embed": grpc.unary_unary_rpc_method_handler(
-                    self.embed, None, v1.EmbedResponse.SerializeToString
-                ),
+                "Embed": grpc.unary_unary_rpc_method_handler(self.embed, None, None),
                 # It gives bytes.
                 "Route": grpc.unary_unary_rpc_method_handler(self.route, None, None),
                 "BatchRoute": grpc.unary_unary_rpc_method_handler(
@@ -180,15 +177,13 @@ class InferenceServicer:
         )
 
     @_guarded("generate")
-    async def generate(
-        self, ticket: "_Ticket", raw: bytes, context: Context
-    ) -> v1.GenerateResponse:
+    async def generate(self, ticket: "_Ticket", raw: bytes, context: Context) -> bytes:
         """Generate."""
         caller, metadata = self._authenticate(ticket)
         request = self._parse(v1.GenerateRequest, raw)
         validate_generate(request)
         call = self._admit(ticket, request, caller, metadata)
-        return await self._engine.generate(call, request)
+        return _serialized(await self._engine.generate(call, request))
 
     @_guarded("stream_generate")
     async def stream_generate(self, ticket: "_Ticket", raw: bytes, context: Context) -> None:
@@ -201,13 +196,13 @@ class InferenceServicer:
         await self._engine.stream_generate(call, request, context.write)
 
     @_guarded("embed")
-    async def embed(self, ticket: "_Ticket", raw: bytes, context: Context) -> v1.EmbedResponse:
+    async def embed(self, ticket: "_Ticket", raw: bytes, context: Context) -> bytes:
         """Embed."""
         caller, metadata = self._authenticate(ticket)
         request = self._parse(v1.EmbedRequest, raw)
         validate_embed(request)
         call = self._admit(ticket, request, caller, metadata)
-        return await self._engine.embed(call, request)
+        return _serialized(await self._engine.embed(call, request))
 
     @_guarded("route")
     async def route(self, ticket: "_Ticket", raw: bytes, context: Context) -> bytes:
@@ -362,6 +357,11 @@ class InferenceServicer:
             self._record_grant(self.audit, ticket, caller, call.id)
         ticket.call = call
         return call
+
+
+def _serialized(message: Message | bytes) -> bytes:
+    """The bytes of a message, or of an answer that was kept as bytes."""
+    return message if isinstance(message, bytes) else message.SerializeToString()
 
 
 class _Ticket:

@@ -12,6 +12,7 @@ from trunkline_server.settings.access import (
     WindowSettings,
 )
 from trunkline_server.settings.audit import AuditSettings
+from trunkline_server.settings.caching import CacheRuleSettings, CacheSettings
 from trunkline_server.settings.checks import Known, ProviderKind, check_settings, deployment_name
 from trunkline_server.settings.identity import (
     CertificateSettings,
@@ -72,6 +73,8 @@ __all__ = [
     "BindingSettings",
     "BreakerSettings",
     "BudgetSettings",
+    "CacheRuleSettings",
+    "CacheSettings",
     "CallersSettings",
     "CapabilitySettings",
     "CertificateSettings",

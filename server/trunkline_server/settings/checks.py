@@ -66,6 +66,7 @@ def check_settings(settings: Settings, known: Known, lines: Mapping[str, int]) -
         *check_access(settings),
         *privacy_complaints(settings.privacy, settings.providers),
         *check_secrets(settings),
+        *_cache(settings),
     )
     for path, message in complaints:
         yield Problem(_line(path, lines), path, message)
@@ -248,6 +249,28 @@ def _timings(settings: Settings) -> Iterator[Complaint]:
 def _ledger(settings: Settings) -> Iterator[Complaint]:
     if settings.ledger.journal is not None and settings.state.database is None:
         yield "ledger.journal", "needs state.database, where events go from there"
+
+
+def _cache(settings: Settings) -> Iterator[Complaint]:
+    cache = settings.cache
+    if cache.shared and settings.state.redis is None:
+        yield "cache.shared", "needs state.redis, which is what is shared"
+    if cache.max_entry > cache.memory:
+        yield "cache.max_entry", f"is more than cache.memory, {cache.memory} bytes"
+    rules = [("cache", cache.ttl, cache.max_ttl)]
+    for section, own_rules, names in (
+        ("models", cache.models, {*settings.models, *(row.model for row in settings.deployments)}),
+        ("routes", cache.routes, set(settings.routes)),
+    ):
+        for name, own in own_rules.items():
+            path = f"cache.{section}.{name}"
+            if name not in names:
+                yield path, f"{name!r} is not among the {section}{suggestion(name, names)}"
+            ttl = cache.ttl if own.ttl is None else own.ttl
+            rules.append((path, ttl, cache.max_ttl if own.max_ttl is None else own.max_ttl))
+    for path, ttl, most in rules:
+        if ttl > most:
+            yield f"{path}.ttl", f"is more than max_ttl, {most:g} s"
 
 
 def _quotas(settings: Settings) -> Iterator[Complaint]:

@@ -18,6 +18,7 @@ from trunkline_server.settings.access import (
     RoleSettings,
 )
 from trunkline_server.settings.audit import AuditSettings
+from trunkline_server.settings.caching import CacheSettings
 from trunkline_server.settings.identity import (
     CertificateSettings,
     IssuerSettings,
@@ -369,6 +370,7 @@ class Settings:
     secrets: Annotated[SecretsSettings, record(SecretsSettings)] = field(
         default_factory=SecretsSettings
     )
+    cache: Annotated[CacheSettings, record(CacheSettings)] = field(default_factory=CacheSettings)
     # By name.
     limits: Annotated[dict[str, LimitSettings], map_of(record(LimitSettings))] = field(
         default_factory=dict

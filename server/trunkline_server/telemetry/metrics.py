@@ -112,6 +112,25 @@ class Metrics:
             multiprocess_mode="livemax",
         )
 
+        self.cache_lookups = counter(
+            "cache_lookups", "What was asked of the answer cache, by where it was.", "result"
+        )
+        self.cache_saved = counter(
+            "cache_saved_usd", "What answers from the cache cost when they were made."
+        )
+        self.cache_stored = counter("cache_stored", "Answers that the cache kept.")
+        self.cache_trouble = counter(
+            "cache_trouble", "What the cache could not keep or read, by cause.", "cause"
+        )
+
+        def held(name: str, text: str) -> Gauge:
+            return Gauge(
+                f"trunkline_cache_{name}", text, registry=registry, multiprocess_mode="livesum"
+            )
+
+        self.cache_bytes = held("bytes", "Bytes in the memory of the answer cache.")
+        self.cache_entries = held("entries", "Values in the memory of the answer cache.")
+
         def lag(name: str, text: str) -> Gauge:
             return Gauge(
                 f"trunkline_ledger_{name}", text, registry=registry, multiprocess_mode="livesum"

@@ -7,8 +7,9 @@ from collections.abc import AsyncGenerator, Callable
 import pytest
 
 from tests.support.redis_server import RedisCluster, RedisServer
-from tests.unit.cache.samples import ACME, OTHER, SOURCE, VECTORS, answer, ask, events
+from tests.unit.cache.samples import ACME, OTHER, SOURCE, VECTORS, Waiter, answer, ask, events
 from trunkline import v1
+from trunkline_server.cache.answers import Facts
 from trunkline_server.cache.cache import (
     AnswerCache,
     Bounds,
@@ -18,7 +19,6 @@ from trunkline_server.cache.cache import (
     Hit,
     StreamFlight,
     StreamHit,
-    Waiter,
 )
 from trunkline_server.clock import SystemClock
 from trunkline_server.errors import TrunklineError
@@ -103,6 +103,7 @@ async def test_replicas_share_answers_streams_and_vectors(store: RedisAnswers) -
     one, two = new_cache(store), new_cache(store)
     assert await call(one, ask(), "made") == "made"
     sent: list[bytes] = []
+    settled: list[v1.CacheHitKind.ValueType] = []
 
     async def stream(send: Callable[[v1.StreamGenerateResponse], object]) -> None:
         for event in events("a", "b"):
@@ -111,9 +112,14 @@ async def test_replicas_share_answers_streams_and_vectors(store: RedisAnswers) -
     async def take(raw: bytes) -> None:
         sent.append(raw)
 
+    async def settle(
+        _facts: Facts, kind: v1.CacheHitKind.ValueType, _first_token: float | None
+    ) -> None:
+        settled.append(kind)
+
     flight = one.lookup_stream(ask("s"), ACME, SOURCE)
     assert isinstance(flight, StreamFlight)
-    await flight.relay(waiter(), stream, take)
+    await flight.relay(waiter(), stream, take, settle)
 
     async def embed(request: v1.EmbedRequest) -> v1.EmbedResponse:
         vectors = [v1.Embedding(values=[float(len(text))]) for text in request.inputs]
@@ -130,8 +136,8 @@ async def test_replicas_share_answers_streams_and_vectors(store: RedisAnswers) -
     flight = two.lookup_stream(ask("s"), ACME, SOURCE)
     assert isinstance(flight, StreamFlight)
     sent.clear()
-    relayed = await flight.relay(waiter(), stream, take)
-    assert relayed.facts is not None
+    await flight.relay(waiter(), stream, take, settle)
+    assert settled == [v1.CACHE_HIT_KIND_SHARED]
     told = [v1.StreamGenerateResponse.FromString(raw) for raw in sent]
     assert [event.delta.text for event in told[1:-1]] == ["a", "b"]
     assert isinstance(two.lookup_stream(ask("s"), ACME, SOURCE), StreamHit)

@@ -55,7 +55,9 @@ async def calls(events: list[bytes], told: Told) -> None:
         call: Call = world.call(request, patience=20.0)
         try:
             async with asyncio.timeout(rng.choice([10.0, 60.0])):
-                told.answered.append(await engine.generate(call, request))
+                answer = await engine.generate(call, request)
+            assert isinstance(answer, v1.GenerateResponse)
+            told.answered.append(answer)
         except TrunklineError as error:
             told.failed.append(error)
             told.reports.append(call.report())

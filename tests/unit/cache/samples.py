@@ -1,5 +1,6 @@
 """Callers, requests and answers to test the cache with."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from trunkline import v1
@@ -18,6 +19,17 @@ class Someone:
 
     name: str = "key"
     tenant: str = ""
+    source: str = "keys"
+
+
+@dataclass
+class Waiter:
+    """A call that waits."""
+
+    id: str
+    started: float
+    deadline: float
+    extend: Callable[[float], None] | None = None
 
 
 ACME = Someone("app", "acme")

@@ -38,7 +38,7 @@ def _events(kept: Answer) -> list[v1.StreamGenerateResponse]:
         for raw in (
             wire.start_hit(kept.stream.start, "id"),
             *wire.split(kept.stream.deltas),
-            wire.end_hit(kept.stream.end, 5, 1),
+            wire.end_hit(kept.stream.end, 5, 1, v1.CACHE_HIT_KIND_SHARED),
         )
     ]
 
@@ -91,13 +91,18 @@ def test_a_body_made_from_a_stream_is_what_generate_would_say() -> None:
     whole = answers.of_stream(start.start, raws, end.end).whole()
     assert whole is not None
     assert whole.body is not None
-    told = v1.GenerateResponse.FromString(wire.generate_hit(whole.body, "me", 9))
+    told = v1.GenerateResponse.FromString(
+        wire.generate_hit(whole.body, "me", 9, v1.CACHE_HIT_KIND_MEMORY)
+    )
     expected = answer("Hello you", call_id="me")
     expected.message.parts.add(tool_call=v1.ToolCall(id="c1", name="f", arguments_json="{}"))
     expected.message.parts.add(tool_call=v1.ToolCall(id="c2", name="g", arguments_json="[]"))
+    # What the attempt cost that succeeded, and not the one that failed before it.
+    expected.saved.CopyFrom(v1.Cost(total=130))
     expected.cost.CopyFrom(v1.Cost())
     del expected.attempts[:]
     expected.cache_status = v1.CACHE_STATUS_HIT
+    expected.cache_hit_kind = v1.CACHE_HIT_KIND_MEMORY
     expected.timing.CopyFrom(v1.Timing(total_us=9))
     assert told == expected
 

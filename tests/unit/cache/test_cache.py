@@ -7,7 +7,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from tests.support.virtual_time import VirtualClock, run
-from tests.unit.cache.samples import ACME, ANY, OTHER, SOURCE, Someone, answer, ask
+from tests.unit.cache.samples import ACME, ANY, OTHER, SOURCE, Someone, Waiter, answer, ask
 from tests.unit.cache.shared import SharedMemory
 from trunkline import v1
 from trunkline_server.cache.cache import (
@@ -16,7 +16,6 @@ from trunkline_server.cache.cache import (
     Flight,
     Hit,
     Source,
-    Waiter,
     fingerprint,
 )
 from trunkline_server.errors import TrunklineError
@@ -71,7 +70,18 @@ async def call(
     return told
 
 
-def hit_of(response: v1.GenerateResponse, call_id: str = "me") -> v1.GenerateResponse:
+MEMORY, SHARED, JOINED = (
+    v1.CACHE_HIT_KIND_MEMORY,
+    v1.CACHE_HIT_KIND_SHARED,
+    v1.CACHE_HIT_KIND_JOINED,
+)
+
+
+def hit_of(
+    response: v1.GenerateResponse,
+    call_id: str = "me",
+    kind: v1.CacheHitKind.ValueType = MEMORY,
+) -> v1.GenerateResponse:
     """The response as a hit tells it, by the contract's words."""
     expected = v1.GenerateResponse()
     expected.CopyFrom(response)
@@ -79,6 +89,8 @@ def hit_of(response: v1.GenerateResponse, call_id: str = "me") -> v1.GenerateRes
     expected.cost.CopyFrom(v1.Cost())
     del expected.attempts[:]
     expected.cache_status = v1.CACHE_STATUS_HIT
+    expected.cache_hit_kind = kind
+    expected.saved.CopyFrom(v1.Cost(total=130))
     expected.timing.CopyFrom(v1.Timing(total_us=5))
     return expected
 
@@ -178,7 +190,7 @@ def test_what_is_not_whole_is_not_kept(reason: v1.FinishReason.ValueType) -> Non
         cache, upstream = new_cache(shared), Upstream(response)
         # Those who were waiting get it; those who come later do not.
         told = await asyncio.gather(*(call(cache, ask(), upstream) for _ in range(3)))
-        assert told == [response, hit_of(response), hit_of(response)]
+        assert told == [response, hit_of(response, kind=JOINED), hit_of(response, kind=JOINED)]
         await call(cache, ask(), upstream)
         assert upstream.calls == 2
         assert not shared.values
@@ -208,7 +220,7 @@ def test_identical_calls_cost_once() -> None:
         calls = [call(cache, ask(), upstream, call_id=f"c{each}") for each in range(5)]
         told = await asyncio.gather(*calls)
         assert told[0] == answer()
-        assert told[1:] == [hit_of(answer(), f"c{each}") for each in range(1, 5)]
+        assert told[1:] == [hit_of(answer(), f"c{each}", JOINED) for each in range(1, 5)]
         assert upstream.calls == 1
         assert (cache.stats.joined, cache.stats.misses) == (4, 1)
         assert cache.stats.saved_nanos == 4 * 130
@@ -246,7 +258,7 @@ def test_replicas_share_the_second_level() -> None:
         one, two, upstream = new_cache(shared), new_cache(shared), Upstream()
         await call(one, ask(), upstream)
         await asyncio.sleep(0)
-        assert await call(two, ask(), upstream) == hit_of(answer())
+        assert await call(two, ask(), upstream) == hit_of(answer(), kind=SHARED)
         assert two.stats.shared_hits == 1
         shared.away = True
         # From now on it is in memory too.
@@ -283,7 +295,7 @@ def test_only_if_cached_asks_both_levels() -> None:
             await call(two, only, upstream)
         await call(one, ask(), upstream)
         await asyncio.sleep(0)
-        assert await call(two, only, upstream) == hit_of(answer())
+        assert await call(two, only, upstream) == hit_of(answer(), kind=SHARED)
         assert upstream.calls == 1
 
     run(main)
@@ -335,7 +347,8 @@ def test_a_corrupted_value_is_a_miss_and_goes(damage: str) -> None:
         assert list(shared.values) == [second]
         assert await call(two, ask(), Upstream(answer("anew"))) == answer("anew")
         await two.flush()
-        assert await call(new_cache(shared), ask(), upstream) == hit_of(answer("anew"))
+        again = await call(new_cache(shared), ask(), upstream)
+        assert again == hit_of(answer("anew"), kind=SHARED)
 
     run(main)
 
@@ -378,9 +391,8 @@ def test_no_answer_ever_reaches_another_tenant() -> None:
             told = await call(replica, ask(), Upstream(answer("own"), took=0.0), who)
             assert told == answer("own")
         # Only the owner's own keys get it.
-        assert await call(replica, ask(), Upstream(), Someone("second key", "acme")) == hit_of(
-            answer("secret of acme")
-        )
+        told = await call(replica, ask(), Upstream(), Someone("second key", "acme"))
+        assert told == hit_of(answer("secret of acme"), kind=SHARED)
         assert secret.calls == 1
 
     run(main)

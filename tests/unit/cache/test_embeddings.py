@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import pytest
 
 from tests.support.virtual_time import VirtualClock, run
-from tests.unit.cache.samples import ACME, OTHER, SOURCE, VECTORS, Someone
+from tests.unit.cache.samples import ACME, OTHER, SOURCE, VECTORS, Someone, Waiter
 from tests.unit.cache.shared import SharedMemory
 from trunkline import v1
-from trunkline_server.cache.cache import AnswerCache, Bounds, EmbedHit, Source, Waiter
+from trunkline_server.cache.cache import AnswerCache, Bounds, EmbedHit, Source
 from trunkline_server.cache.vectors import vectors_of
 from trunkline_server.errors import TrunklineError
 

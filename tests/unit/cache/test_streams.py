@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from tests.support.virtual_time import VirtualClock, run
-from tests.unit.cache.samples import ACME, OTHER, SOURCE, Someone, answer, ask, events
+from tests.unit.cache.samples import ACME, OTHER, SOURCE, Someone, Waiter, answer, ask, events
 from tests.unit.cache.shared import SharedMemory
 from trunkline import v1
+from trunkline_server.cache.answers import Facts
 from trunkline_server.cache.cache import (
     AnswerCache,
     Bounds,
@@ -17,7 +18,6 @@ from trunkline_server.cache.cache import (
     Hit,
     StreamFlight,
     StreamHit,
-    Waiter,
 )
 from trunkline_server.errors import TrunklineError
 
@@ -59,6 +59,14 @@ class Client:
         self.call_id = call_id
         self.got: list[v1.StreamGenerateResponse] = []
         self.at: list[float] = []
+        self.settled: list[tuple[int, v1.CacheHitKind.ValueType, float | None]] = []
+
+    async def settle(
+        self, facts: Facts, kind: v1.CacheHitKind.ValueType, first_token: float | None
+    ) -> None:
+        """The books are closed before the end is sent."""
+        assert not self.got[-1].HasField("end")
+        self.settled.append((facts.saved, kind, first_token))
 
     async def take(self, raw: bytes) -> None:
         self.got.append(v1.StreamGenerateResponse.FromString(raw))
@@ -87,11 +95,11 @@ class Client:
             await self.take(found.start(self.call_id))
             for event in found.deltas():
                 await self.take(event)
-            await self.take(found.end(5, 1))
+            await self.take(found.end(5, 1, v1.CACHE_HIT_KIND_MEMORY))
         else:
             now = VirtualClock().monotonic()
             waiter = Waiter(self.call_id, now, now + seconds, extend)
-            await found.relay(waiter, work, self.take)
+            await found.relay(waiter, work, self.take, self.settle)
 
 
 def new_cache(shared: SharedMemory | None = None, bounds: Bounds = BOUNDS) -> AnswerCache:
@@ -99,13 +107,19 @@ def new_cache(shared: SharedMemory | None = None, bounds: Bounds = BOUNDS) -> An
 
 
 def hit_of(
-    told: list[v1.StreamGenerateResponse], call_id: str, timing: v1.Timing
+    told: list[v1.StreamGenerateResponse],
+    call_id: str,
+    timing: v1.Timing,
+    kind: v1.CacheHitKind.ValueType,
 ) -> list[v1.StreamGenerateResponse]:
     """The events as a hit tells them, by the contract's words."""
     start, *deltas, end = told
     start.start.id = call_id
     start.start.cache_status = v1.CACHE_STATUS_HIT
     end.end.cost.CopyFrom(v1.Cost())
+    end.end.saved.CopyFrom(v1.Cost(total=130))
+    end.end.cache_status = v1.CACHE_STATUS_HIT
+    end.end.cache_hit_kind = kind
     del end.end.attempts[:]
     end.end.timing.CopyFrom(timing)
     return [start, *deltas, end]
@@ -119,7 +133,7 @@ def test_a_stream_is_replayed_as_a_stream() -> None:
         assert first.got == events(*TEXTS)
         await second.call(cache, upstream)
         timing = v1.Timing(total_us=5, first_token_us=1)
-        assert second.got == hit_of(events(*TEXTS), "second", timing)
+        assert second.got == hit_of(events(*TEXTS), "second", timing, v1.CACHE_HIT_KIND_MEMORY)
         assert upstream.calls == 1
         assert cache.stats.memory_hits == 1
 
@@ -174,7 +188,9 @@ def test_followers_get_the_stream_from_its_start() -> None:
             total = 5.0 - 1.1 * number
             first = max(2.0 - 1.1 * number, 0.0)
             timing = v1.Timing(total_us=round(total * 1e6), first_token_us=round(first * 1e6))
-            assert client.got == hit_of(events(*TEXTS), f"c{number}", timing)
+            kind = v1.CACHE_HIT_KIND_JOINED
+            assert client.got == hit_of(events(*TEXTS), f"c{number}", timing, kind)
+            assert [told[:2] for told in client.settled] == [(130, kind)]
             # Live, not after the end: each delta comes when it comes to the first.
             assert client.at[-2:] == clients[0].at[-2:]
         assert cache.stats.joined == 3

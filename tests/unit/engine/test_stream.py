@@ -160,7 +160,7 @@ def test_silence_counts_again_after_a_slow_client() -> None:
         request = ask()
         taken = 0
 
-        async def slow_send(event: v1.StreamGenerateResponse) -> None:
+        async def slow_send(event: v1.StreamGenerateResponse | bytes) -> None:
             nonlocal taken
             await asyncio.sleep(20)
             taken += 1
@@ -181,8 +181,9 @@ def test_a_slow_client_does_not_make_the_upstream_look_idle() -> None:
         request = ask()
         received: list[v1.StreamGenerateResponse] = []
 
-        async def slow_send(event: v1.StreamGenerateResponse) -> None:
+        async def slow_send(event: v1.StreamGenerateResponse | bytes) -> None:
             await asyncio.sleep(4)
+            assert isinstance(event, v1.StreamGenerateResponse)
             received.append(event)
 
         await world.engine.stream_generate(world.call(request, 600), request, slow_send)
@@ -225,7 +226,7 @@ def test_a_send_that_fails_closes_the_upstream() -> None:
     async def main(world: World) -> None:
         request = ask()
 
-        async def broken_send(event: v1.StreamGenerateResponse) -> None:
+        async def broken_send(event: v1.StreamGenerateResponse | bytes) -> None:
             raise ConnectionResetError
 
         with pytest.raises(ConnectionResetError):

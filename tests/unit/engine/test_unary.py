@@ -453,6 +453,7 @@ def test_embeddings_follow_the_same_loop() -> None:
     async def main(world: World) -> None:
         request = v1.EmbedRequest(model="large", inputs=["one", "two"])
         response = await world.engine.embed(world.call(request), request)
+        assert isinstance(response, v1.EmbedResponse)
         assert list(response.embeddings[0].values) == [1.0, 2.0]
         assert response.provider == "beta"
         assert response.usage.source == v1.USAGE_SOURCE_ESTIMATE

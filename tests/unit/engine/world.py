@@ -102,7 +102,9 @@ class World:
 
     async def generate(self, patience: float = 60.0, **fields: object) -> v1.GenerateResponse:
         request = ask(**fields)
-        return await self.engine.generate(self.call(request, patience), request)
+        response = await self.engine.generate(self.call(request, patience), request)
+        assert isinstance(response, v1.GenerateResponse)
+        return response
 
     async def stream(
         self, patience: float = 60.0, **fields: object
@@ -111,7 +113,8 @@ class World:
         request = ask(**fields)
         events: list[v1.StreamGenerateResponse] = []
 
-        async def send(event: v1.StreamGenerateResponse) -> None:
+        async def send(event: v1.StreamGenerateResponse | bytes) -> None:
+            assert isinstance(event, v1.StreamGenerateResponse)
             events.append(event)
 
         self.events = events

@@ -80,13 +80,16 @@ class Books:
 
     async def generate(self, patience: float = 60.0, **fields: object) -> v1.GenerateResponse:
         request = ask(**fields)
-        return await self.engine.generate(self.call(request, "generate", patience), request)
+        response = await self.engine.generate(self.call(request, "generate", patience), request)
+        assert isinstance(response, v1.GenerateResponse)
+        return response
 
     async def stream(self, patience: float = 60.0) -> list[v1.StreamGenerateResponse]:
         request = ask()
         sent: list[v1.StreamGenerateResponse] = []
 
-        async def send(event: v1.StreamGenerateResponse) -> None:
+        async def send(event: v1.StreamGenerateResponse | bytes) -> None:
+            assert isinstance(event, v1.StreamGenerateResponse)
             sent.append(event)
 
         call = self.call(request, "stream_generate", patience)

@@ -1,6 +1,10 @@
 """Every message, enum and enum value of package trunkline.v1. Generated; do not edit."""
 
 from trunkline.v1.context_pb2 import (
+    CACHE_HIT_KIND_JOINED,
+    CACHE_HIT_KIND_MEMORY,
+    CACHE_HIT_KIND_SHARED,
+    CACHE_HIT_KIND_UNSPECIFIED,
     CACHE_MODE_BYPASS,
     CACHE_MODE_ONLY_IF_CACHED,
     CACHE_MODE_REFRESH,
@@ -9,6 +13,7 @@ from trunkline.v1.context_pb2 import (
     CACHE_STATUS_HIT,
     CACHE_STATUS_MISS,
     CACHE_STATUS_UNSPECIFIED,
+    CacheHitKind,
     CacheMode,
     CachePolicy,
     CacheStatus,
@@ -180,6 +185,10 @@ __all__ = [
     "BatchRouteRequest",
     "BatchRouteResponse",
     "BatchRouteResult",
+    "CACHE_HIT_KIND_JOINED",
+    "CACHE_HIT_KIND_MEMORY",
+    "CACHE_HIT_KIND_SHARED",
+    "CACHE_HIT_KIND_UNSPECIFIED",
     "CACHE_MODE_BYPASS",
     "CACHE_MODE_ONLY_IF_CACHED",
     "CACHE_MODE_REFRESH",
@@ -192,6 +201,7 @@ __all__ = [
     "CIRCUIT_STATE_HALF_OPEN",
     "CIRCUIT_STATE_OPEN",
     "CIRCUIT_STATE_UNSPECIFIED",
+    "CacheHitKind",
     "CacheMode",
     "CachePolicy",
     "CacheStatus",

@@ -78,6 +78,34 @@ CACHE_STATUS_BYPASS: CacheStatus.ValueType  # 3
 """The request kept away from the cache."""
 Global___CacheStatus: _TypeAlias = CacheStatus  # noqa: Y015
 
+class _CacheHitKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CacheHitKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CacheHitKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CACHE_HIT_KIND_UNSPECIFIED: _CacheHitKind.ValueType  # 0
+    """It was not cached."""
+    CACHE_HIT_KIND_MEMORY: _CacheHitKind.ValueType  # 1
+    """The memory of the process that answered."""
+    CACHE_HIT_KIND_SHARED: _CacheHitKind.ValueType  # 2
+    """The store that replicas share."""
+    CACHE_HIT_KIND_JOINED: _CacheHitKind.ValueType  # 3
+    """An identical call that was under way."""
+
+class CacheHitKind(_CacheHitKind, metaclass=_CacheHitKindEnumTypeWrapper):
+    """CacheHitKind is where a cached answer came from."""
+
+CACHE_HIT_KIND_UNSPECIFIED: CacheHitKind.ValueType  # 0
+"""It was not cached."""
+CACHE_HIT_KIND_MEMORY: CacheHitKind.ValueType  # 1
+"""The memory of the process that answered."""
+CACHE_HIT_KIND_SHARED: CacheHitKind.ValueType  # 2
+"""The store that replicas share."""
+CACHE_HIT_KIND_JOINED: CacheHitKind.ValueType  # 3
+"""An identical call that was under way."""
+Global___CacheHitKind: _TypeAlias = CacheHitKind  # noqa: Y015
+
 @_typing.final
 class CallContext(_message.Message):
     """CallContext says on whose behalf a call is made. It is never sent to a vendor, except
@@ -150,7 +178,9 @@ class CachePolicy(_message.Message):
     """The rule."""
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
-        """How long the answer may be kept. Empty means as configured."""
+        """How long the answer may be kept, at most as long as configured. Naming a time asks for the
+        cache also where the configuration leaves it to be asked for. Empty means as configured.
+        """
 
     def __init__(
         self,

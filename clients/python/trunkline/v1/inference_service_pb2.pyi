@@ -176,6 +176,8 @@ class GenerateResponse(_message.Message):
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     CACHE_STATUS_FIELD_NUMBER: _builtins.int
     TIMING_FIELD_NUMBER: _builtins.int
+    CACHE_HIT_KIND_FIELD_NUMBER: _builtins.int
+    SAVED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The id of the call: the request_id, or one the router made."""
     model: _builtins.str
@@ -190,21 +192,25 @@ class GenerateResponse(_message.Message):
     """The vendor's own word for finish_reason, as sent."""
     cache_status: _context_pb2.CacheStatus.ValueType
     """What the answer cache did."""
+    cache_hit_kind: _context_pb2.CacheHitKind.ValueType
+    """Where a cached answer came from. Unspecified unless cache_status is HIT."""
     @_builtins.property
     def message(self) -> _message_pb2.Message:
         """What the model said."""
 
     @_builtins.property
     def usage(self) -> _usage_pb2.Usage:
-        """What the answer consumed: the attempt that succeeded. Other attempts carry their own."""
+        """What the answer consumed: the attempt that succeeded. Other attempts carry their own. Of a
+        cached answer, what it consumed when it was made.
+        """
 
     @_builtins.property
     def cost(self) -> _usage_pb2.Cost:
-        """What the whole call cost, failed and hedged attempts included."""
+        """What the whole call cost, failed and hedged attempts included. Of a cached answer, nothing."""
 
     @_builtins.property
     def decision(self) -> _routing_pb2.Decision:
-        """How the deployment was chosen."""
+        """How the deployment was chosen. Of a cached answer, how it was when it was made."""
 
     @_builtins.property
     def attempts(self) -> _containers.RepeatedCompositeFieldContainer[_usage_pb2.Attempt]:
@@ -213,6 +219,12 @@ class GenerateResponse(_message.Message):
     @_builtins.property
     def timing(self) -> _usage_pb2.Timing:
         """Where the time went."""
+
+    @_builtins.property
+    def saved(self) -> _usage_pb2.Cost:
+        """What a cached answer saved: what the attempt cost that made it. Empty unless cache_status
+        is HIT.
+        """
 
     def __init__(
         self,
@@ -230,10 +242,12 @@ class GenerateResponse(_message.Message):
         attempts: _abc.Iterable[_usage_pb2.Attempt] | None = ...,
         cache_status: _context_pb2.CacheStatus.ValueType = ...,
         timing: _usage_pb2.Timing | None = ...,
+        cache_hit_kind: _context_pb2.CacheHitKind.ValueType = ...,
+        saved: _usage_pb2.Cost | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "decision", b"decision", "message", b"message", "timing", b"timing", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "decision", b"decision", "message", b"message", "saved", b"saved", "timing", b"timing", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "cache_status", b"cache_status", "cost", b"cost", "decision", b"decision", "deployment", b"deployment", "finish_reason", b"finish_reason", "id", b"id", "message", b"message", "model", b"model", "provider", b"provider", "timing", b"timing", "usage", b"usage", "vendor_finish_reason", b"vendor_finish_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "cache_hit_kind", b"cache_hit_kind", "cache_status", b"cache_status", "cost", b"cost", "decision", b"decision", "deployment", b"deployment", "finish_reason", b"finish_reason", "id", b"id", "message", b"message", "model", b"model", "provider", b"provider", "saved", b"saved", "timing", b"timing", "usage", b"usage", "vendor_finish_reason", b"vendor_finish_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -418,12 +432,19 @@ class StreamEnd(_message.Message):
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     TIMING_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
+    CACHE_STATUS_FIELD_NUMBER: _builtins.int
+    CACHE_HIT_KIND_FIELD_NUMBER: _builtins.int
+    SAVED_FIELD_NUMBER: _builtins.int
     finish_reason: _generation_pb2.FinishReason.ValueType
     """Why the model stopped."""
     vendor_finish_reason: _builtins.str
     """The vendor's own word for finish_reason, as sent."""
     model: _builtins.str
     """The vendor's name of the model that answered, as the vendor reported it."""
+    cache_status: _context_pb2.CacheStatus.ValueType
+    """What the answer cache did, as in the start event."""
+    cache_hit_kind: _context_pb2.CacheHitKind.ValueType
+    """As in GenerateResponse."""
     @_builtins.property
     def usage(self) -> _usage_pb2.Usage:
         """What the answer consumed."""
@@ -440,6 +461,10 @@ class StreamEnd(_message.Message):
     def timing(self) -> _usage_pb2.Timing:
         """Where the time went."""
 
+    @_builtins.property
+    def saved(self) -> _usage_pb2.Cost:
+        """As in GenerateResponse."""
+
     def __init__(
         self,
         *,
@@ -450,10 +475,13 @@ class StreamEnd(_message.Message):
         attempts: _abc.Iterable[_usage_pb2.Attempt] | None = ...,
         timing: _usage_pb2.Timing | None = ...,
         model: _builtins.str = ...,
+        cache_status: _context_pb2.CacheStatus.ValueType = ...,
+        cache_hit_kind: _context_pb2.CacheHitKind.ValueType = ...,
+        saved: _usage_pb2.Cost | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "timing", b"timing", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "saved", b"saved", "timing", b"timing", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "cost", b"cost", "finish_reason", b"finish_reason", "model", b"model", "timing", b"timing", "usage", b"usage", "vendor_finish_reason", b"vendor_finish_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "cache_hit_kind", b"cache_hit_kind", "cache_status", b"cache_status", "cost", b"cost", "finish_reason", b"finish_reason", "model", b"model", "saved", b"saved", "timing", b"timing", "usage", b"usage", "vendor_finish_reason", b"vendor_finish_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -550,6 +578,9 @@ class EmbedResponse(_message.Message):
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     CACHE_STATUS_FIELD_NUMBER: _builtins.int
     TIMING_FIELD_NUMBER: _builtins.int
+    CACHE_HIT_KIND_FIELD_NUMBER: _builtins.int
+    SAVED_FIELD_NUMBER: _builtins.int
+    CACHED_INPUTS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The id of the call: the request_id, or one the router made."""
     model: _builtins.str
@@ -559,14 +590,20 @@ class EmbedResponse(_message.Message):
     deployment: _builtins.str
     """The deployment that answered."""
     cache_status: _context_pb2.CacheStatus.ValueType
-    """What the answer cache did."""
+    """What the answer cache did: HIT when every vector was cached, MISS when any was made."""
+    cache_hit_kind: _context_pb2.CacheHitKind.ValueType
+    """Where cached vectors came from; of several places the slowest. Unspecified unless
+    cache_status is HIT.
+    """
+    cached_inputs: _builtins.int
+    """How many of the inputs had their vector cached."""
     @_builtins.property
     def embeddings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Embedding]:
         """One vector for each input, in the order of the inputs."""
 
     @_builtins.property
     def usage(self) -> _usage_pb2.Usage:
-        """What the answer consumed."""
+        """What the answer consumed: the attempt that made vectors. Empty when every vector was cached."""
 
     @_builtins.property
     def cost(self) -> _usage_pb2.Cost:
@@ -584,6 +621,12 @@ class EmbedResponse(_message.Message):
     def timing(self) -> _usage_pb2.Timing:
         """Where the time went."""
 
+    @_builtins.property
+    def saved(self) -> _usage_pb2.Cost:
+        """What the cached vectors saved: their parts of what the calls cost that made them. Empty
+        when none was cached.
+        """
+
     def __init__(
         self,
         *,
@@ -598,10 +641,13 @@ class EmbedResponse(_message.Message):
         attempts: _abc.Iterable[_usage_pb2.Attempt] | None = ...,
         cache_status: _context_pb2.CacheStatus.ValueType = ...,
         timing: _usage_pb2.Timing | None = ...,
+        cache_hit_kind: _context_pb2.CacheHitKind.ValueType = ...,
+        saved: _usage_pb2.Cost | None = ...,
+        cached_inputs: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "decision", b"decision", "timing", b"timing", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "decision", b"decision", "saved", b"saved", "timing", b"timing", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "cache_status", b"cache_status", "cost", b"cost", "decision", b"decision", "deployment", b"deployment", "embeddings", b"embeddings", "id", b"id", "model", b"model", "provider", b"provider", "timing", b"timing", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "cache_hit_kind", b"cache_hit_kind", "cache_status", b"cache_status", "cached_inputs", b"cached_inputs", "cost", b"cost", "decision", b"decision", "deployment", b"deployment", "embeddings", b"embeddings", "id", b"id", "model", b"model", "provider", b"provider", "saved", b"saved", "timing", b"timing", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

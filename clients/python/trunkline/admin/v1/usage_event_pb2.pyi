@@ -172,6 +172,7 @@ class UsageEvent(_message.Message):
     FINISH_REASON_FIELD_NUMBER: _builtins.int
     ROUTER_VERSION_FIELD_NUMBER: _builtins.int
     SCHEMA_VERSION_FIELD_NUMBER: _builtins.int
+    CACHE_HIT_KIND_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """The event's own id, unique among all events of all replicas: 32 hexadecimal digits for a
     call, and for an attempt its call's id, a hyphen and attempt_number. A store that has this
@@ -261,7 +262,8 @@ class UsageEvent(_message.Message):
     """
     saved_cost_nanos: _builtins.int
     """What an answer from the router's own cache saved, in nanos: the cost of the call that had
-    filled it. Zero unless cache_status is HIT, and for an attempt.
+    filled it. Zero for an attempt, and unless cache_status is HIT or some of an embedding's
+    vectors were cached.
     """
     start_time_unix_us: _builtins.int
     """When it began, in microseconds since the Unix epoch."""
@@ -324,6 +326,10 @@ class UsageEvent(_message.Message):
     schema_version: _builtins.int
     """The version of this message's meaning. A field that is added does not raise it; one that
     comes to mean something else does. The present one is 1.
+    """
+    cache_hit_kind: _context_pb2.CacheHitKind.ValueType
+    """Where an answer from the router's own cache came from. Unspecified unless cache_status is
+    HIT, and for an attempt.
     """
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
@@ -402,10 +408,11 @@ class UsageEvent(_message.Message):
         finish_reason: _generation_pb2.FinishReason.ValueType = ...,
         router_version: _builtins.str = ...,
         schema_version: _builtins.int = ...,
+        cache_hit_kind: _context_pb2.CacheHitKind.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "answered_model", b"answered_model", "attempt_count", b"attempt_count", "attempt_number", b"attempt_number", "cache_status", b"cache_status", "call_id", b"call_id", "candidate_count", b"candidate_count", "chunk_count", b"chunk_count", "cost", b"cost", "decide_us", b"decide_us", "deployment", b"deployment", "duration_us", b"duration_us", "end_time_unix_us", b"end_time_unix_us", "error_reason", b"error_reason", "event_id", b"event_id", "expected_cost_nanos", b"expected_cost_nanos", "fallback_count", b"fallback_count", "finish_reason", b"finish_reason", "first_token_us", b"first_token_us", "hedge_count", b"hedge_count", "hedged", b"hedged", "http_status", b"http_status", "inter_chunk_max_us", b"inter_chunk_max_us", "inter_chunk_mean_us", b"inter_chunk_mean_us", "key_name", b"key_name", "kind", b"kind", "labels", b"labels", "model", b"model", "operation", b"operation", "outcome", b"outcome", "project", b"project", "provider", b"provider", "provider_model", b"provider_model", "provider_request_id", b"provider_request_id", "queue_us", b"queue_us", "region", b"region", "replica", b"replica", "request_id", b"request_id", "requested_model", b"requested_model", "reservation_id", b"reservation_id", "retry_count", b"retry_count", "route", b"route", "router_version", b"router_version", "saved_cost_nanos", b"saved_cost_nanos", "schema_version", b"schema_version", "service", b"service", "snapshot_version", b"snapshot_version", "start_time_unix_us", b"start_time_unix_us", "strategy", b"strategy", "streamed", b"streamed", "tenant", b"tenant", "tier", b"tier", "trace_id", b"trace_id", "upstream_us", b"upstream_us", "usage", b"usage", "user_id", b"user_id", "worker", b"worker", "workflow_id", b"workflow_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "answered_model", b"answered_model", "attempt_count", b"attempt_count", "attempt_number", b"attempt_number", "cache_hit_kind", b"cache_hit_kind", "cache_status", b"cache_status", "call_id", b"call_id", "candidate_count", b"candidate_count", "chunk_count", b"chunk_count", "cost", b"cost", "decide_us", b"decide_us", "deployment", b"deployment", "duration_us", b"duration_us", "end_time_unix_us", b"end_time_unix_us", "error_reason", b"error_reason", "event_id", b"event_id", "expected_cost_nanos", b"expected_cost_nanos", "fallback_count", b"fallback_count", "finish_reason", b"finish_reason", "first_token_us", b"first_token_us", "hedge_count", b"hedge_count", "hedged", b"hedged", "http_status", b"http_status", "inter_chunk_max_us", b"inter_chunk_max_us", "inter_chunk_mean_us", b"inter_chunk_mean_us", "key_name", b"key_name", "kind", b"kind", "labels", b"labels", "model", b"model", "operation", b"operation", "outcome", b"outcome", "project", b"project", "provider", b"provider", "provider_model", b"provider_model", "provider_request_id", b"provider_request_id", "queue_us", b"queue_us", "region", b"region", "replica", b"replica", "request_id", b"request_id", "requested_model", b"requested_model", "reservation_id", b"reservation_id", "retry_count", b"retry_count", "route", b"route", "router_version", b"router_version", "saved_cost_nanos", b"saved_cost_nanos", "schema_version", b"schema_version", "service", b"service", "snapshot_version", b"snapshot_version", "start_time_unix_us", b"start_time_unix_us", "strategy", b"strategy", "streamed", b"streamed", "tenant", b"tenant", "tier", b"tier", "trace_id", b"trace_id", "upstream_us", b"upstream_us", "usage", b"usage", "user_id", b"user_id", "worker", b"worker", "workflow_id", b"workflow_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
