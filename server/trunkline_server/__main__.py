@@ -70,6 +70,9 @@ def _serving_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, metavar="FILE", help="the configuration file")
     parser.add_argument("--listen", metavar="HOST:PORT", help="where gRPC listens")
     parser.add_argument("--ops-listen", metavar="HOST:PORT", help="where metrics are served")
+    parser.add_argument(
+        "--admin-listen", metavar="HOST:PORT", help="where the control plane is served"
+    )
     parser.add_argument("--workers", type=int, metavar="N", help="processes that share the port")
     parser.add_argument(
         "--simulator-listen",
@@ -84,6 +87,7 @@ def _overrides(parsed: argparse.Namespace) -> Overrides:
         config=parsed.config,
         listen=parsed.listen,
         ops_listen=parsed.ops_listen,
+        admin_listen=parsed.admin_listen,
         workers=parsed.workers,
         simulator_listen=parsed.simulator_listen,
     )

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterable
 
+from opentelemetry.sdk.trace import TracerProvider
+
 from trunkline_server.app.credentials import Credentials
 from trunkline_server.catalogue.compile import Endpoint as Compiled
 from trunkline_server.catalogue.compile import compile_snapshot
@@ -91,22 +93,27 @@ def build_observer(
 ) -> tuple[Observer, Callable[[], None]]:
     """What watches calls, `others` among them, and how to flush and close it."""
     observers: list[Observer] = [CallMetrics(metrics), CallLog(telemetry.log_level), *others]
-    if not telemetry.otlp_endpoint:
+    provider = otlp_provider(telemetry)
+    if provider is None:
         return Observers(observers), lambda: None
-    headers = {
-        name: value if isinstance(value, str) else value.reveal()
-        for name, value in telemetry.otlp_headers.items()
-    }
-    provider = tracer_provider(
-        otlp_processor(telemetry.otlp_endpoint, headers), telemetry.service_name
-    )
     # First, so that the others see the span's own trace context.
     observers.insert(0, CallTracer(provider, clock, telemetry.trace_ratio))
     return Observers(observers), provider.shutdown
 
 
-def server_options(server: ServerSettings) -> ServerOptions:
-    """The transport's bounds and times."""
+def otlp_provider(telemetry: TelemetrySettings) -> TracerProvider | None:
+    """What sends spans to the collector; None if there is none."""
+    if not telemetry.otlp_endpoint:
+        return None
+    headers = {
+        name: value if isinstance(value, str) else value.reveal()
+        for name, value in telemetry.otlp_headers.items()
+    }
+    return tracer_provider(otlp_processor(telemetry.otlp_endpoint, headers), telemetry.service_name)
+
+
+def server_options(server: ServerSettings, *, shared: bool = True) -> ServerOptions:
+    """The transport's bounds and times; `shared` is whether workers share the port."""
     return ServerOptions(
         max_request_bytes=server.max_request_bytes,
         max_response_bytes=server.max_response_bytes,
@@ -116,7 +123,7 @@ def server_options(server: ServerSettings) -> ServerOptions:
         keepalive_time=server.keepalive_time,
         keepalive_timeout=server.keepalive_timeout,
         min_ping_interval=server.min_ping_interval,
-        reuse_port=server.workers > 1,
+        reuse_port=shared and server.workers > 1,
         reflection=server.reflection,
     )
 

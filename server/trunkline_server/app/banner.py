@@ -13,12 +13,17 @@ _FROM = {
 }
 
 
-def banner(settings: Settings, origin: Origin, address: str, ops: str | None, model: str) -> str:
-    """The text. `model` is a public model to try; empty if there is none."""
+def banner(  # noqa: PLR0917 - What there is to say, in the order in which it is said.
+    settings: Settings, origin: Origin, address: str, ops: str | None, control: str, model: str
+) -> str:
+    """The text. `control` is where the control plane is served, empty if nowhere; `model` is a
+    public model to try, empty if there is none."""
     plain = settings.server.tls is None
     lines = [f"Trunkline serves on {address}, with {_FROM[origin]}."]
     if ops is not None:
         lines.append(f"Metrics and readiness: http://{ops}/metrics, http://{ops}/readyz")
+    if control:
+        lines.append(f"Control plane: {control}")
     if not settings.keys and plain and model:
         body = {
             "model": model,

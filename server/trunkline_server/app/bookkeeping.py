@@ -93,11 +93,11 @@ async def migrate(settings: Settings) -> list[str]:
 
     Raises as `prepare_database` does.
     """
+    # It tells of each step at level info, which is for what the router does.
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     # Alembic takes a third of a second to import.
     from trunkline_server.store.migrate import upgrade  # noqa: PLC0415
 
-    # It tells of each step at level info, which is for what the router does.
-    logging.getLogger("alembic").setLevel(logging.WARNING)
     secret = settings.state.database
     if secret is None:
         raise ConfigError(DATABASE, [Problem(0, DATABASE, "is not set")])
@@ -130,7 +130,7 @@ async def books_kept(
     log = LedgerLog(metrics)
     try:
         await _check_schema(database, log)
-        usage = _usage(database)
+        usage = usage_of(database)
         ledger = Ledger(
             wanted.journal,
             usage,
@@ -184,7 +184,8 @@ async def _check_schema(database: Database, log: LedgerLog) -> None:
         log.ship_failed(error.message, 0)
 
 
-def _usage(database: Database) -> UsageTable:
+def usage_of(database: Database) -> UsageTable:
+    """The table of usage events in a database."""
     if database.dialect is Dialect.SQLITE:
         return SqliteUsage(database)
     # As in store.address: its client takes memory.

@@ -49,8 +49,15 @@ class Identities:
 
     def build(self, settings: Settings) -> Identity:
         """What tells callers by a configuration that was checked; `adopt` puts it in force."""
+        return self._identity(settings, build_keys(settings, self.last_used))
+
+    def build_admin(self, settings: Settings) -> Identity:
+        """The same for the control plane, whose own keys open it too."""
+        return self._identity(settings, build_admin_keys(settings, self.last_used))
+
+    def _identity(self, settings: Settings, keys: KeyRing) -> Identity:
         return Identity(
-            build_keys(settings.keys, self.last_used),
+            keys,
             self._tokens(settings.issuers) if settings.issuers else None,
             build_certificates(settings.certificates),
         )
@@ -109,9 +116,27 @@ class Identities:
         return response.body
 
 
-def build_keys(keys: Iterable[KeySettings], last_used: LastUsed | None = None) -> KeyRing:
-    """The keys that callers may show."""
-    return KeyRing((_key(key) for key in keys), last_used)
+def build_keys(settings: Settings, last_used: LastUsed | None = None) -> KeyRing:
+    """The keys that callers may show. Where the store owns them, callers need one even while
+    there is none: who removes the last key closes the door. Raises ValueError."""
+    required = "keys" in settings.state.owns
+    return KeyRing(map(_key, settings.keys), last_used, required=required)
+
+
+def build_admin_keys(settings: Settings, last_used: LastUsed | None = None) -> KeyRing:
+    """The keys that open the control plane: its own, and callers', as far as their roles reach.
+    Raises ValueError."""
+    own = [
+        Key(
+            key.name,
+            key.hash,
+            expires=key.expires,
+            section="admin.keys",
+            roles=frozenset(key.roles),
+        )
+        for key in settings.admin.keys
+    ]
+    return KeyRing([*own, *map(_key, settings.keys)], last_used, required=True)
 
 
 def build_certificates(rules: Iterable[CertificateSettings]) -> Certificates | None:

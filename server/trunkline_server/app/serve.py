@@ -11,19 +11,14 @@ from prometheus_client import CollectorRegistry, multiprocess
 
 from trunkline_server.app.addresses import require_free, reserved, split_address
 from trunkline_server.app.banner import banner
-from trunkline_server.app.bookkeeping import books_kept, prepare_database
-from trunkline_server.app.caching import caching_kept
-from trunkline_server.app.credentials import credentials_kept
+from trunkline_server.app.bookkeeping import prepare_database
 from trunkline_server.app.lifeline import on_hangup, stop_on_signals, stop_with_parent
-from trunkline_server.app.quotas import quotas_kept
-from trunkline_server.app.sources import Origin, Overrides, Source, overridden, read_source
+from trunkline_server.app.member import membership
+from trunkline_server.app.sources import Origin, Overrides, Source, read_source
 from trunkline_server.app.supervisor import READY_LINE, Supervisor
-from trunkline_server.app.worker import DRAIN_NOTICE, Worker
-from trunkline_server.catalogue.known import known
-from trunkline_server.catalogue.prices import PriceBook
-from trunkline_server.clock import SystemClock
-from trunkline_server.settings import ConfigError, Settings
-from trunkline_server.settings.watch import ConfigWatcher
+from trunkline_server.app.worker import DRAIN_NOTICE
+from trunkline_server.settings import Settings
+from trunkline_server.telemetry.control import StoreLog
 from trunkline_server.telemetry.logs import configure_logging
 from trunkline_server.telemetry.metrics import Metrics
 from trunkline_server.telemetry.ops import OpsServer
@@ -52,35 +47,21 @@ def serve_as_worker(overrides: Overrides) -> int:
 
 
 async def _serve_alone(source: Source, overrides: Overrides) -> int:
-    registry, clock = CollectorRegistry(), SystemClock()
+    registry = CollectorRegistry()
     metrics = Metrics(registry)
+    log = StoreLog(metrics)
     await prepare_database(source.settings)
     async with (
         _simulator(source, overrides),
-        books_kept(source.settings, clock, metrics) as books,
-        quotas_kept(source.settings, clock, metrics, books) as quotas,
-        credentials_kept(source.settings, clock, metrics) as credentials,
-        caching_kept(source.settings, clock, metrics) as caching,
+        membership(source, overrides, metrics, log) as member,
     ):
-        worker = Worker(
-            source.settings,
-            PriceBook(),
-            metrics,
-            clock,
-            books=books,
-            quotas=quotas,
-            credentials=credentials,
-            caching=caching,
-        )
-        ops = OpsServer(lambda: registry, worker.unready)
-        async with _watched(overrides, worker):
-            port = await worker.start()
+        ops = OpsServer(lambda: registry, member.worker.unready, log.notes)
+        async with member.serving(overrides) as port:
             ops_port = await _start_ops(ops, source.settings)
             stop = asyncio.Event()
             stop_on_signals(stop.set)
-            _announce(source, port, ops_port)
+            _announce(source, member.worker.settings, port, ops_port, member.control)
             await stop.wait()
-        await worker.drain()
         await ops.stop()
     return 0
 
@@ -106,6 +87,8 @@ async def _serve_supervised(source: Source, overrides: Overrides) -> int:
             {"PROMETHEUS_MULTIPROC_DIR": metrics},
             source.settings.server.drain_timeout + _KILL_MARGIN,
             forget,
+            # One serves the control plane: what it says of health is then always the same one's.
+            others=("--admin-listen", "off"),
         )
         ops = OpsServer(registry, supervisor.unready)
         async with _simulator(source, overrides):
@@ -114,40 +97,26 @@ async def _serve_supervised(source: Source, overrides: Overrides) -> int:
             running = asyncio.create_task(supervisor.run())
             if await supervisor.serving():
                 ops_port = await _start_ops(ops, source.settings)
-                _announce(source, split_address(address)[1], ops_port)
+                port = split_address(address)[1]
+                control = source.settings.admin_address
+                _announce(source, source.settings, port, ops_port, control)
             code = await running
         await ops.stop()
         return code
 
 
 async def _serve_as_member(source: Source, overrides: Overrides) -> int:
-    clock = SystemClock()
     metrics = Metrics(CollectorRegistry())
     async with (
-        books_kept(source.settings, clock, metrics) as books,
-        quotas_kept(source.settings, clock, metrics, books) as quotas,
-        credentials_kept(source.settings, clock, metrics) as credentials,
-        caching_kept(source.settings, clock, metrics) as caching,
+        membership(source, overrides, metrics, StoreLog(metrics)) as member,
+        member.serving(overrides),
     ):
-        worker = Worker(
-            source.settings,
-            PriceBook(),
-            metrics,
-            clock,
-            books=books,
-            quotas=quotas,
-            credentials=credentials,
-            caching=caching,
-        )
-        async with _watched(overrides, worker):
-            await worker.start()
-            stop = asyncio.Event()
-            stop_on_signals(stop.set)
-            stop_with_parent(stop.set)
-            sys.stdout.buffer.write(READY_LINE)
-            sys.stdout.buffer.flush()
-            await stop.wait()
-        await worker.drain()
+        stop = asyncio.Event()
+        stop_on_signals(stop.set)
+        stop_with_parent(stop.set)
+        sys.stdout.buffer.write(READY_LINE)
+        sys.stdout.buffer.flush()
+        await stop.wait()
     return 0
 
 
@@ -170,43 +139,18 @@ async def _simulator(source: Source, overrides: Overrides) -> AsyncGenerator[Non
         await running
 
 
-@asynccontextmanager
-async def _watched(overrides: Overrides, worker: Worker) -> AsyncGenerator[None]:
-    """Reloads the worker when the configuration file changes, and on SIGHUP."""
-    if overrides.config is None:
-        on_hangup(worker.nothing_to_reload)
-        yield
-        return
-
-    def changed(settings: Settings) -> None:
-        try:
-            worker.reload(overridden(settings, overrides))
-        except ConfigError as error:
-            refused(error)
-
-    def refused(error: ConfigError) -> None:
-        worker.refused_reload(str(error))
-
-    watcher = ConfigWatcher(overrides.config, changed, refused, known=known())
-    on_hangup(watcher.reload)
-    watching = asyncio.create_task(watcher.run())
-    try:
-        yield
-    finally:
-        watching.cancel()
-
-
 async def _start_ops(ops: OpsServer, settings: Settings) -> int | None:
     address = settings.server.ops_listen
     return await ops.start(*split_address(address)) if address else None
 
 
-def _announce(source: Source, port: int, ops_port: int | None) -> None:
-    settings = source.settings
+def _announce(
+    source: Source, settings: Settings, port: int, ops_port: int | None, control: str
+) -> None:
     host, _ = split_address(settings.server.listen)
     ops = f"{split_address(settings.server.ops_listen)[0]}:{ops_port}" if ops_port else None
     model = next(iter(settings.models), "") or next((d.model for d in settings.deployments), "")
-    print(banner(settings, source.origin, f"{host}:{port}", ops, model), flush=True)
+    print(banner(settings, source.origin, f"{host}:{port}", ops, control, model), flush=True)
 
 
 def _arguments(overrides: Overrides, address: str) -> list[str]:
@@ -216,6 +160,8 @@ def _arguments(overrides: Overrides, address: str) -> list[str]:
         arguments += ["--config", str(overrides.config)]
     if overrides.ops_listen is not None:
         arguments += ["--ops-listen", overrides.ops_listen]
+    if overrides.admin_listen is not None:
+        arguments += ["--admin-listen", overrides.admin_listen]
     if overrides.workers is not None:
         arguments += ["--workers", str(overrides.workers)]
     return arguments

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from trunkline_server.catalogue.environment import from_environment
 from trunkline_server.catalogue.known import known
@@ -30,6 +31,7 @@ class Overrides:
     config: Path | None = None
     listen: str | None = None
     ops_listen: str | None = None
+    admin_listen: str | None = None
     workers: int | None = None
     simulator_listen: str = SIMULATOR_ADDRESS
 
@@ -58,9 +60,10 @@ def read_source(overrides: Overrides, env: Mapping[str, str] | None = None) -> S
 
 def overridden(settings: Settings, overrides: Overrides) -> Settings:
     """The settings with the command line's word in place of theirs. Raises ConfigError."""
-    given = {
-        name: value
-        for name in ("listen", "ops_listen", "workers")
+    given: dict[str, Any] = {
+        # An address of `off` is none.
+        name: "" if value == "off" else value
+        for name in ("listen", "ops_listen", "admin_listen", "workers")
         if (value := getattr(overrides, name)) is not None
     }
     if not given:

@@ -42,9 +42,13 @@ class Supervisor:
         environment: Mapping[str, str],
         drain_timeout: float,
         on_exit: Callable[[int], None],
+        *,
+        others: Sequence[str] = (),
     ) -> None:
-        """`on_exit` hears of the pid of each worker that has ended."""
+        """`on_exit` hears of the pid of each worker that has ended. `others` are arguments that
+        all workers but the first get besides."""
         self._command = tuple(command)
+        self._others = tuple(others)
         self._slots = [_Slot(number) for number in range(count)]
         self._environment = dict(environment)
         self._drain_timeout = drain_timeout
@@ -122,6 +126,7 @@ class Supervisor:
     async def _serve_once(self, slot: _Slot) -> int:
         process = await asyncio.create_subprocess_exec(
             *self._command,
+            *(self._others if slot.number else ()),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             env={**os.environ, **self._environment},

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -28,10 +29,11 @@ from trunkline_server.engine.budget import RetryBudget
 from trunkline_server.engine.engine import Engine
 from trunkline_server.engine.probe import Prober
 from trunkline_server.engine.table import Table
+from trunkline_server.governance.identity import Identity
 from trunkline_server.routing.health import HealthTable
 from trunkline_server.rpc.inference import InferenceServicer
 from trunkline_server.rpc.server import RpcServer
-from trunkline_server.settings import Settings
+from trunkline_server.settings import ConfigError, Problem, Settings
 from trunkline_server.telemetry.door import DoorLog
 from trunkline_server.telemetry.issuers import IssuerLog
 from trunkline_server.telemetry.metrics import Metrics
@@ -71,6 +73,7 @@ class Worker:
         self._caching = caching
         self._log = structlog.get_logger()
         self._draining = False
+        self._reloaded: list[Callable[[Settings], None]] = []
         self._price_timer: asyncio.TimerHandle | None = None
         self._metrics_timer: asyncio.TimerHandle | None = None
         self._http = make_client(
@@ -126,6 +129,7 @@ class Worker:
         """Listens and serves; returns the port. Raises OSError if it cannot listen."""
         port = await self._server.start(self._settings.server.listen)
         self._identities.adopt(self._settings)
+        self._metrics.config_revision.set(self._settings.revision)
         self._await_next_prices()
         self._publish_metrics()
         self._probe()
@@ -142,11 +146,13 @@ class Worker:
     def reload(self, settings: Settings) -> None:
         """Takes over a new configuration, for calls that come from now on.
 
-        Nothing changes when it cannot be compiled: the error is raised first.
+        Nothing changes when it cannot be compiled: ConfigError is raised first.
         """
-        table = build_table(settings, self._book, self._clock.wall(), self.engine.table.health)
-        identity, access = self._identities.build(settings), build_access(settings)
-        table = self._build(settings, self.engine.table.health)
+        try:
+            identity, access = self._identities.build(settings), build_access(settings)
+            table = self._build(settings, self.engine.table.health)
+        except ValueError as error:
+            raise ConfigError("the configuration", [Problem(0, "", str(error))]) from error
         before, self._settings = self._settings, settings
         self.engine.table = table
         self.engine.privacy = self._privacy.in_force(settings)
@@ -163,14 +169,38 @@ class Worker:
         self._servicer.max_request_bytes = settings.server.max_request_bytes
         self._servicer.max_concurrent_calls = settings.server.max_concurrent_calls
         self._servicer.default_deadline = settings.server.default_deadline
+        for tell in self._reloaded:
+            tell(settings)
         self._metrics.reloads.labels("ok").inc()
-        self._log.info("configuration reloaded", snapshot=table.snapshot.version)
+        self._metrics.config_revision.set(settings.revision)
+        self._log.info(
+            "configuration reloaded", snapshot=table.snapshot.version, revision=settings.revision
+        )
         if _fixed(before) != _fixed(settings):
             self._log.warning("some changes need a restart; see the README for which")
+
+    @property
+    def settings(self) -> Settings:
+        """The configuration in force."""
+        return self._settings
+
+    def admin_identity(self, settings: Settings) -> Identity:
+        """What tells those who come to the control plane apart. Raises ValueError."""
+        return self._identities.build_admin(settings)
+
+    def on_reload(self, tell: Callable[[Settings], None]) -> None:
+        """Has `tell` called with each configuration that is taken over from now on."""
+        self._reloaded.append(tell)
 
     def nothing_to_reload(self) -> None:
         """Notes that there is no file to read again."""
         self._log.warning("nothing to reload: the router was started without --config")
+
+    def stopped_following(self, following: asyncio.Task[None]) -> None:
+        """Notes that changes of the store are followed no more, unless that was asked for."""
+        if not following.cancelled() and (error := following.exception()) is not None:
+            self._metrics.defects.labels("follow_store").inc()
+            self._log.error("changes of the store are followed no more", exc_info=error)
 
     def refused_reload(self, problems: str) -> None:
         """Notes that a new configuration was wrong and that the old one stays."""

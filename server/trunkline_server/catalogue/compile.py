@@ -128,12 +128,12 @@ def compile_snapshot(
     public = _public_names(settings)
     facts = _Facts(book, models, public)
     deployments = [
-        _deployment(slot, row, providers[row.provider], facts)
+        _deployment(slot, row, providers[row.provider], facts, settings.drained)
         for slot, row in enumerate(settings.deployments)
     ]
     by_name = {deployment.name: deployment for deployment in deployments}
     templates = {
-        provider.name: _template(slot, provider, book)
+        provider.name: _template(slot, provider, book, settings.drained)
         for slot, provider in enumerate(providers.values(), start=len(deployments))
     }
     routes = {
@@ -217,8 +217,13 @@ def _render(
 
 
 def _deployment(
-    slot: int, row: DeploymentSettings, provider: _Provider, facts: _Facts
+    slot: int,
+    row: DeploymentSettings,
+    provider: _Provider,
+    facts: _Facts,
+    drained: frozenset[str],
 ) -> Deployment:
+    drains = {f"providers/{row.provider}", f"deployments/{deployment_name(row)}"}
     entry = facts.models.find(provider.kind, row.model)
     listed = facts.book.model(provider.price_provider, row.model)
     price = _price(row.price) if row.price else listed.price if listed else None
@@ -239,7 +244,7 @@ def _deployment(
         quality=(entry.quality if entry else 0.0) if row.quality is None else row.quality,
         priority=row.priority,
         weight=row.weight,
-        enabled=row.enabled,
+        enabled=row.enabled and drained.isdisjoint(drains),
     )
 
 
@@ -257,7 +262,9 @@ def _price(price: PriceSettings) -> Price:
     return Price.flat(Rates(**{row.name: getattr(price, row.name) for row in fields(price)}))
 
 
-def _template(slot: int, provider: _Provider, book: PriceBook) -> ProviderTemplate:
+def _template(
+    slot: int, provider: _Provider, book: PriceBook, drained: frozenset[str]
+) -> ProviderTemplate:
     # The provider's part of the table is compiled now and not by the first call that asks.
     book.models(provider.price_provider)
     return ProviderTemplate(
@@ -267,6 +274,7 @@ def _template(slot: int, provider: _Provider, book: PriceBook) -> ProviderTempla
         residency=frozenset(provider.residency),
         capabilities=CAPABILITIES,
         price_of=partial(book.find, provider.price_provider),
+        enabled=f"providers/{provider.name}" not in drained,
     )
 
 

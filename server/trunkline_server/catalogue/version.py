@@ -39,7 +39,9 @@ def table_version(
             names = [member.name for member in route.members]
             digest.update(_canonical([name, *_values(route, {"members"}), names]).encode())
     for name in templates:
-        digest.update(_canonical(_values(templates[name], {"price_of"})).encode())
+        digest.update(_canonical(_values(templates[name], {"price_of", "enabled"})).encode())
+        if not templates[name].enabled:
+            digest.update(b"drained")
         # A secret that is still to be fetched has its header all the same.
         names = [
             header for header, _ in endpoints[name].render([""] * len(endpoints[name].secrets))

@@ -65,7 +65,8 @@ class RetiredSecret:
 class Key:
     """One key, of which only the SHA-256 digest is known.
 
-    `expires` is in Unix seconds, for retired secrets too. `prefix` is for people, and empty
+    `expires` is in Unix seconds, for retired secrets too. `section` is where in the
+    configuration it stands. `prefix` is for people, and empty
     where it is not known. The rest is what the key's principal has; see there.
     """
 
@@ -74,6 +75,7 @@ class Key:
     models: tuple[str, ...] = ("*",)
     routes: tuple[str, ...] = ("*",)
     expires: float | None = None
+    section: str = field(default="keys", kw_only=True)
     prefix: str = field(default="", kw_only=True)
     retired: tuple[RetiredSecret, ...] = field(default=(), kw_only=True)
     tenant: str = field(default="", kw_only=True)
@@ -90,7 +92,7 @@ class Key:
         return Principal(
             kind=Kind.KEY,
             name=self.name,
-            source=f"keys[{self.name}]",
+            source=f"{self.section}[{self.name}]",
             tenant=self.tenant,
             project=self.project,
             user=self.user,
@@ -124,8 +126,11 @@ class LastUsed:
 class KeyRing:
     """The keys in force. Immutable: a reload makes a new one, with the same LastUsed."""
 
-    def __init__(self, keys: Iterable[Key], last_used: LastUsed | None = None) -> None:
-        """Raises ValueError when two keys have a secret in common: one would be the other."""
+    def __init__(
+        self, keys: Iterable[Key], last_used: LastUsed | None = None, *, required: bool = False
+    ) -> None:
+        """`required` has callers show a key though there is none yet. Raises ValueError when
+        two keys have a secret in common: one would be the other."""
         self._last_used = last_used or LastUsed()
         self._secrets: dict[bytes, tuple[Principal, float]] = {}
         for key in keys:
@@ -138,7 +143,7 @@ class KeyRing:
                     other = self._secrets[digest][0].name
                     raise ValueError(f"the keys {other!r} and {key.name!r} have one secret")
                 self._secrets[digest] = (principal, until)
-        self._anonymous = None if self._secrets else ANONYMOUS
+        self._anonymous = None if self._secrets or required else ANONYMOUS
 
     @property
     def required(self) -> bool:

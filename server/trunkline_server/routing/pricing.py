@@ -286,6 +286,10 @@ class Price:
         """The base rates at a time."""
         return self._at(at).version.rates
 
+    def tiers(self, at: float) -> tuple[Tier, ...]:
+        """What is charged at a time for longer prompts."""
+        return self._at(at).version.tiers
+
 
 def cost_of(price: Price | None, usage: v1.Usage, at: float) -> v1.Cost:
     """What a usage cost: marked unpriced without a price, estimated for estimated counts.

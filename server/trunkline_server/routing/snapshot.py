@@ -117,6 +117,7 @@ class ProviderTemplate:
     residency: frozenset[str]
     capabilities: frozenset[str]
     price_of: Callable[[str], Price | None]
+    enabled: bool = True
 
 
 class Snapshot:
@@ -190,6 +191,7 @@ class Snapshot:
             residency=template.residency,
             capabilities=template.capabilities,
             price=template.price_of(provider_model),
+            enabled=template.enabled,
         )
         route = Route("", v1.STRATEGY_PRIORITY, (deployment,))
         self._passthroughs.put(model, route)

@@ -100,7 +100,7 @@ class RpcServer:
             if self._tls is None:
                 port = self._server.add_insecure_port(address)
             else:
-                port = self._server.add_secure_port(address, _credentials(self._tls))
+                port = self._server.add_secure_port(address, server_credentials(self._tls))
         except RuntimeError as error:
             raise OSError(f"cannot listen on {address}: {error}") from error
         for service in ("", inference.SERVICE):
@@ -120,7 +120,8 @@ class RpcServer:
         await self._server.stop(patience)
 
 
-def _credentials(tls: Callable[[], TlsMaterial]) -> grpc.ServerCredentials:
+def server_credentials(tls: Callable[[], TlsMaterial]) -> grpc.ServerCredentials:
+    """Credentials that are read anew for each handshake. Raises OSError."""
     material = tls()
     latest = material
 

@@ -11,6 +11,7 @@ from trunkline_server.settings.access import (
     RoleSettings,
     WindowSettings,
 )
+from trunkline_server.settings.admin import ADMIN_LISTEN, AdminKeySettings, AdminSettings
 from trunkline_server.settings.audit import AuditSettings
 from trunkline_server.settings.caching import CacheRuleSettings, CacheSettings
 from trunkline_server.settings.checks import Known, ProviderKind, check_settings, deployment_name
@@ -59,12 +60,18 @@ from trunkline_server.settings.secret_checks import provider_secrets
 from trunkline_server.settings.secret_managers import SecretsSettings, VaultSettings
 from trunkline_server.settings.secrets import Secret, is_header_safe, resolve_secret
 from trunkline_server.settings.state import LedgerSettings, StateSettings
+from trunkline_server.settings.stored import STORED_KINDS, Document, Stored
 from trunkline_server.settings.tenants import ProjectSettings, TenantSettings, TierSettings
+from trunkline_server.settings.written import written_documents
 
 __all__ = [
+    "ADMIN_LISTEN",
     "NO_HEDGE",
+    "STORED_KINDS",
     "AccessPolicySettings",
     "AccessSettings",
+    "AdminKeySettings",
+    "AdminSettings",
     "AnalyzerSettings",
     "AttemptSettings",
     "AuditSettings",
@@ -81,6 +88,7 @@ __all__ = [
     "ConditionsSettings",
     "ConfigError",
     "DeploymentSettings",
+    "Document",
     "GrantSettings",
     "HedgeSettings",
     "InvalidValueError",
@@ -108,6 +116,7 @@ __all__ = [
     "ServerSettings",
     "Settings",
     "StateSettings",
+    "Stored",
     "TelemetrySettings",
     "TenantSettings",
     "TierSettings",
@@ -128,4 +137,5 @@ __all__ = [
     "resolve_secret",
     "suggestion",
     "usual_key",
+    "written_documents",
 ]

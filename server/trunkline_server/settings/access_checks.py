@@ -104,6 +104,9 @@ class _Checks:
                 if digest and secrets.setdefault(digest, where) != where:
                     yield where, f"is that of {secrets[digest].removesuffix('.hash')} too"
 
+        for index, own in enumerate(self._settings.admin.keys):
+            yield from self._known_roles(f"admin.keys[{index}].roles", own.roles)
+
     def bindings(self) -> Iterator[Complaint]:
         for name, binding in self._settings.bindings.items():
             yield from self._known_roles(f"bindings.{name}.roles", binding.roles)

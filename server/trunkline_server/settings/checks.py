@@ -51,9 +51,17 @@ Complaint = tuple[str, str]
 
 def check_settings(settings: Settings, known: Known, lines: Mapping[str, int]) -> Iterator[Problem]:
     """The problems between values. `lines` gives each path's line in the file; settings that
-    come from no file have none."""
-    complaints = (
+    come from no file have none. Partial settings are checked once they are whole."""
+    complaints = _state(settings) if settings.partial else _all(settings, known, lines)
+    for path, message in complaints:
+        yield Problem(_line(path, lines), path, message)
+
+
+def _all(settings: Settings, known: Known, lines: Mapping[str, int]) -> Iterable[Complaint]:
+    return (
         *_server(settings),
+        *_admin(settings),
+        *_state(settings),
         *_providers(settings.providers, known, lines),
         *_deployments(settings),
         *_policies(settings, "models", settings.models),
@@ -68,8 +76,6 @@ def check_settings(settings: Settings, known: Known, lines: Mapping[str, int]) -
         *check_secrets(settings),
         *_cache(settings),
     )
-    for path, message in complaints:
-        yield Problem(_line(path, lines), path, message)
 
 
 def _line(path: str, lines: Mapping[str, int]) -> int:
@@ -85,7 +91,9 @@ def _server(settings: Settings) -> Iterator[Complaint]:
     if tls is not None and tls.require_client_cert and tls.client_ca is None:
         yield "server.tls.require_client_cert", "needs client_ca, which says whose certificates"
     open_to_others = not _is_loopback(server.listen)
-    known_callers = settings.keys or settings.issuers or settings.certificates
+    known_callers = (
+        settings.keys or settings.issuers or settings.certificates or "keys" in settings.state.owns
+    )
     if open_to_others and not known_callers and not server.allow_unauthenticated:
         yield (
             "server.listen",
@@ -94,6 +102,30 @@ def _server(settings: Settings) -> Iterator[Complaint]:
         )
     if server.ops_listen == server.listen:
         yield "server.ops_listen", f"is the same address as server.listen, {server.listen}"
+
+
+def _admin(settings: Settings) -> Iterator[Complaint]:
+    server, address = settings.server, settings.admin_address
+    for name in ("listen", "ops_listen"):
+        if address and address == getattr(server, name) and not address.endswith(":0"):
+            yield "server.admin_listen", f"is the same address as server.{name}, {address}"
+    if server.admin_listen not in {"", "auto"} and settings.state.database is None:
+        yield "server.admin_listen", "needs state.database, where the control plane keeps things"
+    elif settings.admin.keys and settings.state.database is None:
+        yield "admin.keys", "needs state.database, where the control plane keeps things"
+    callers = {key.hash: index for index, key in enumerate(settings.keys)}
+    for index, key in enumerate(settings.admin.keys):
+        if key.hash in callers:
+            yield f"admin.keys[{index}].hash", f"is that of keys[{callers[key.hash]}] too"
+    for part in ("name", "hash"):
+        for index, first in _repeats(getattr(key, part) for key in settings.admin.keys):
+            yield f"admin.keys[{index}].{part}", f"is that of admin.keys[{first}] too"
+
+
+def _state(settings: Settings) -> Iterator[Complaint]:
+    state = settings.state
+    if state.owns and state.database is None:
+        yield "state.owns", "needs state.database, where those resources are"
 
 
 def _is_loopback(address: str) -> bool:
@@ -107,7 +139,8 @@ def _is_loopback(address: str) -> bool:
 def _providers(
     providers: Mapping[str, ProviderSettings], known: Known, lines: Mapping[str, int]
 ) -> Iterator[Complaint]:
-    if not providers and "providers" in lines:
+    # What the store has none of has no line.
+    if not providers and lines.get("providers"):
         yield "providers", "names no provider; name at least one, such as openai"
     for name, provider in providers.items():
         path = f"providers.{name}"

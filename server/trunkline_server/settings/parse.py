@@ -6,11 +6,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from trunkline_server.settings.checks import Known, check_settings
+from trunkline_server.settings.checks import Known, check_settings, deployment_name
 from trunkline_server.settings.problems import ConfigError, InvalidValueError, Problem
 from trunkline_server.settings.records import map_of
 from trunkline_server.settings.schema import ProviderSettings, Settings, read_settings
 from trunkline_server.settings.secrets import Secret, resolve_secret
+from trunkline_server.settings.state import StateSettings
+from trunkline_server.settings.stored import (
+    STORED_KINDS,
+    Stored,
+    graft,
+    located,
+    owned_by_store,
+    references_of,
+)
 from trunkline_server.settings.values import Context, Reader
 from trunkline_server.settings.yaml_source import read_yaml
 
@@ -18,9 +27,13 @@ R = TypeVar("R")
 
 
 def load(
-    path: str | Path, env: Mapping[str, str] | None = None, known: Known | None = None
+    path: str | Path,
+    env: Mapping[str, str] | None = None,
+    known: Known | None = None,
+    stored: Stored | None = None,
 ) -> Settings:
-    """The settings in a file. `env` is the process's environment unless given.
+    """The settings in a file. `env` is the process's environment unless given; `stored` is as
+    for `parse`.
 
     Raises ConfigError with every problem found, or the one that the file cannot be read.
     """
@@ -32,7 +45,7 @@ def load(
         raise ConfigError(str(path), [Problem(0, "", f"cannot be read: {reason}")]) from error
     except UnicodeDecodeError as error:
         raise ConfigError(str(path), [Problem(0, "", "is not UTF-8 text")]) from error
-    return parse(text, str(path), env, known, base=file.parent)
+    return parse(text, str(path), env, known, base=file.parent, stored=stored)
 
 
 def parse(
@@ -42,13 +55,25 @@ def parse(
     known: Known | None = None,
     *,
     base: Path | None = None,
+    stored: Stored | None = None,
 ) -> Settings:
     """The settings in a text; `name` is what problems call it, and relative paths in it start
-    at `base`. Raises ConfigError with every problem found."""
+    at `base`. Raises ConfigError with every problem found.
+
+    `stored` is what the store holds of the kinds that it owns. None is not known: where it owns
+    any, what is returned is partial, and good for finding the store.
+    """
     root, problems = read_yaml(text, name)
     if root.kind != "map":
         raise ConfigError(name, [Problem(root.line, "", "is not a map of sections")])
-    context = Context(os.environ if env is None else env, base or Path(), problems)
+    owned = owned_by_store(root)
+    root, doubled = graft(root, stored or Stored(), owned)
+    context = Context(
+        os.environ if env is None else env,
+        base or Path(),
+        [*problems, *doubled],
+        references=references_of(root, StateSettings().references),
+    )
     known = known or Known()
     settings = read_settings(root, context)
     lines = {node.path: node.line for node in root.walk()}
@@ -59,11 +84,24 @@ def parse(
             for key, provider in settings.providers.items()
         },
         files=tuple(dict.fromkeys(context.files)),
+        text=text,
+        partial=bool(owned) and stored is None,
+        drained=frozenset() if stored is None else stored.drained,
+        revision=0 if stored is None else stored.revision,
     )
     found = [*context.problems, *check_settings(settings, known, lines)]
     if found:
-        raise ConfigError(name, found, settings.files)
+        names = _names(settings)
+        raise ConfigError(name, [located(one, names, owned) for one in found], settings.files)
     return settings
+
+
+def _names(settings: Settings) -> dict[str, list[str]]:
+    """The names of resources by kind, in the order of their section."""
+    names = {kind: list(getattr(settings, kind)) for kind in STORED_KINDS}
+    names["deployments"] = [deployment_name(each) for each in settings.deployments]
+    names["keys"] = [each.name for each in settings.keys]
+    return names
 
 
 def read_records(text: str, name: str, reader: Reader[R]) -> dict[str, R]:

@@ -17,6 +17,7 @@ from trunkline_server.settings.access import (
     BindingSettings,
     RoleSettings,
 )
+from trunkline_server.settings.admin import ADMIN_LISTEN, AdminSettings, admin_address
 from trunkline_server.settings.audit import AuditSettings
 from trunkline_server.settings.caching import CacheSettings
 from trunkline_server.settings.identity import (
@@ -68,6 +69,9 @@ class ServerSettings:
     listen: Annotated[str, read.address] = "127.0.0.1:50051"
     # Where /metrics, /healthz and /readyz are served over HTTP. `off`: nowhere.
     ops_listen: Annotated[str, read.address_or_off] = "127.0.0.1:9464"
+    # Where the control plane is served. `auto`: at 127.0.0.1:50052 once admin.keys are
+    # configured, and otherwise nowhere. `off`: nowhere.
+    admin_listen: Annotated[str, admin_address] = "auto"
     # Processes that share the port.
     workers: Annotated[int, read.integer(1, 256)] = 1
     # None: plain text.
@@ -410,8 +414,23 @@ class Settings:
     audit: Annotated[AuditSettings | None, record(AuditSettings)] = None
     # None: labels mean nothing, and nothing is masked.
     privacy: Annotated[PrivacySettings | None, record(PrivacySettings)] = None
+    admin: Annotated[AdminSettings, record(AdminSettings)] = field(default_factory=AdminSettings)
     # Not keys: the files besides the configuration that its values come from.
     files: tuple[Path, ...] = ()
+    # The text that they were read from.
+    text: str = field(default="", repr=False, compare=False)
+    # Whether what the store owns is yet to be read.
+    partial: bool = False
+    # What the store says gets no new calls, such as providers/openai, and at which revision.
+    drained: frozenset[str] = frozenset()
+    revision: int = 0
+
+    @property
+    def admin_address(self) -> str:
+        """Where the control plane is served; empty is nowhere."""
+        if self.server.admin_listen != "auto":
+            return self.server.admin_listen
+        return ADMIN_LISTEN if self.admin.keys else ""
 
 
 read_settings: Reader[Settings] = record(Settings)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from trunkline_server.settings import values as read
 from trunkline_server.settings.secrets import Secret
+from trunkline_server.settings.stored import STORED_KINDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +23,15 @@ class StateSettings:
     # share; deny; or allow.
     limits_on_outage: Annotated[str, read.choice("local", "deny", "allow")] = "local"
     budgets_on_outage: Annotated[str, read.choice("local", "deny", "allow")] = "local"
+    # The kinds of resources that the database has in place of this file, as `admin` changes
+    # them. A kind in both is an error.
+    owns: Annotated[tuple[str, ...], read.choices(*STORED_KINDS)] = ()
+    # What stored resources may refer to, as shell patterns: whoever may change a provider
+    # chooses where its key is sent.
+    references: Annotated[tuple[str, ...], read.texts] = ("env:*_KEY", "credential:*")
+    # A file with the last stored state that was right, to start from while the database is away.
+    # None: without it, there is no start then.
+    last_good: Annotated[Path | None, read.folder] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

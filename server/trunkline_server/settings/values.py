@@ -1,10 +1,11 @@
 """Readers of single values: each turns a node into a value or says what to write instead."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -45,6 +46,8 @@ class Context:
     base: Path
     problems: list[Problem] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
+    # Shell patterns of what stored resources may refer to.
+    references: Sequence[str] = ()
 
     def report(self, node: Node, message: str) -> None:
         """Notes a problem at a node."""
@@ -246,6 +249,7 @@ def secret(node: Node, context: Context) -> Secret:
             "is not a reference to a secret; secrets do not stand in this file: "
             "write env:NAME or file:PATH"
         )
+    _check_permitted(node, value, context)
     if value.startswith("file:"):
         context.files.append(secret_path(value, context.base))
     return resolve_secret(value, context.env, context.base)
@@ -255,8 +259,15 @@ def provider_secret(node: Node, context: Context) -> Secret:
     """A reference to a secret that is shown to a provider; its value may be still to be fetched."""
     value = _scalar(node, "a reference such as env:NAME, file:PATH or vault:mount/path#field")
     if node.kind == "text" and is_managed(value):
+        _check_permitted(node, value, context)
         return managed_secret(value)
     return secret(node, context)
+
+
+def _check_permitted(node: Node, reference: str, context: Context) -> None:
+    # What stands in no line comes from the store, whose writers need not be this file's.
+    if not node.line and not any(fnmatchcase(reference, one) for one in context.references):
+        raise InvalidValueError("refers to what state.references does not permit")
 
 
 def dsn(node: Node, context: Context) -> Secret:

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from trunkline_server.settings.checks import Known
@@ -30,21 +31,22 @@ class ConfigWatcher:
         *,
         known: Known,
         env: Mapping[str, str] | None = None,
+        read: Callable[[], Settings] | None = None,
         interval: float = 1.0,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
-        """`interval` is in seconds; `sleep` is what passes it."""
+        """`read` gives the new settings and raises ConfigError; None loads the file. `interval`
+        is in seconds; `sleep` is what passes it."""
         self._path = Path(path)
         self._changed = changed
         self._refused = refused
-        self._known = known
-        self._env = env
+        self._read = read or partial(load, self._path, env, known)
         self._interval = interval
         self._sleep = sleep
         self._forced = False
         self._files: tuple[Path, ...] = ()
         try:
-            self._files = load(self._path, env, known).files
+            self._files = self._read().files
         except ConfigError as error:
             self._files = error.files
         self._marks = self._stat()
@@ -74,7 +76,7 @@ class ConfigWatcher:
         self._digests = digests
         self._forced = False
         try:
-            settings = load(self._path, self._env, self._known)
+            settings = self._read()
         except ConfigError as error:
             self._watch(error.files)
             self._refused(error)

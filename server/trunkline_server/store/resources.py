@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from trunkline_server.clock import Clock
 from trunkline_server.errors import invalid
+from trunkline_server.pages import read_token, write_token
 from trunkline_server.store.database import (
     Database,
     Reader,
@@ -14,7 +15,6 @@ from trunkline_server.store.database import (
     StoreUnavailableError,
     Transaction,
 )
-from trunkline_server.store.page_token import read_token, write_token
 
 # What watchers listen to.
 CHANNEL = "trunkline_changes"
@@ -157,14 +157,14 @@ class ResourceStore:
             raise invalid("page_size", "must be at least 1")
         size = min(page_size, MAX_PAGE)
         question = (kind, prefix, tenant)
-        after = read_token(page_token, question)
+        after = read_token(page_token, *question) or ""
         rows = await self._database.fetch(
             _LIST,
             *(kind, prefix, prefix + _LAST, after, tenant or "", tenant is None, size + 1),
         )
         found = tuple(_resource(row) for row in rows[:size])
         more = len(rows) > size
-        return Page(found, write_token(found[-1].name, question) if more else "")
+        return Page(found, write_token(found[-1].name, *question) if more else "")
 
     async def revision(self) -> int:
         """The revision of the last change; 0 before the first."""

@@ -22,8 +22,8 @@ from trunkline_server.ledger.queries import (
     UsageQuery,
     UsageRow,
 )
+from trunkline_server.pages import read_token, write_token
 from trunkline_server.store.database import Database, Row
-from trunkline_server.store.page_token import read_token, write_token
 
 # Columns that are fields of the event under the same name.
 _SAME = (
@@ -147,12 +147,12 @@ class UsageTable(ABC):
     async def page(self, where: UsageFilter, size: int, token: str = "") -> UsagePage:
         """As ledger.queries.UsageQueries."""
         question = ("usage", size, repr(where))
-        last = read_token(token, question)
+        last = read_token(token, *question)
         values = Values()
         condition = self.condition(where, values)
         if last:
-            start, _, event_id = last.partition(" ")
-            after = f"({values.add(int(start))}, {values.add(event_id)})"
+            start, event_id = last
+            after = f"({values.add(start)}, {values.add(event_id)})"
             condition += f" AND (start_time_us, event_id) > {after}"
         rows = await self._database.fetch(
             f"SELECT start_time_us, event_id, event FROM usage_events "  # noqa: S608 # See above.
@@ -162,7 +162,7 @@ class UsageTable(ABC):
         next_token = ""
         if len(rows) > size:
             final = rows[size - 1]
-            next_token = write_token(f"{final['start_time_us']} {final['event_id']}", question)
+            next_token = write_token((final["start_time_us"], final["event_id"]), *question)
         return UsagePage([_event(row) for row in rows[:size]], next_token)
 
     async def scan(self, where: UsageFilter) -> AsyncGenerator[Sequence[admin.UsageEvent]]:

@@ -140,6 +140,24 @@ class Metrics:
         self.ledger_lag_seconds = lag(
             "lag_seconds", "For how long the database has not been level with the journal."
         )
+        self.config_revision = Gauge(
+            "trunkline_config_revision",
+            "The store's revision that is in force; the oldest of all workers.",
+            registry=registry,
+            multiprocess_mode="livemin",
+        )
+        self.store_away = Gauge(
+            "trunkline_store_away",
+            "Whether the store of resources is away.",
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
+        self.admin_refused = counter(
+            "admin_calls_refused", "Calls to the control plane that failed.", "method", "reason"
+        )
+        self.audit_entries = counter(
+            "audit_entries", "Entries of the audit trail by what became of them.", "fate"
+        )
         self.in_flight = Gauge(
             "trunkline_calls_in_flight",
             "Calls under way.",

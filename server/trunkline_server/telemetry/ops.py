@@ -1,7 +1,7 @@
 """The operators' HTTP server: /metrics, /healthz, /readyz."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
@@ -12,16 +12,21 @@ class OpsServer:
     """Serves metrics, liveness and readiness.
 
     /healthz answers 200 as long as the event loop turns. /readyz answers 200 while calls are
-    wanted, and otherwise 503 with the reason that `unready` gives (None means ready).
+    wanted, and otherwise 503 with the reason that `unready` gives (None means ready). Either has
+    what `notes` tells besides, such as what is away without keeping calls from being served.
     """
 
     def __init__(
-        self, registry: Callable[[], CollectorRegistry], unready: Callable[[], str | None]
+        self,
+        registry: Callable[[], CollectorRegistry],
+        unready: Callable[[], str | None],
+        notes: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         """`registry` is asked at each scrape, since the registry over several processes' files
         has to be made anew each time."""
         self._registry = registry
         self._unready = unready
+        self._notes = notes
         application = web.Application()
         application.router.add_get("/metrics", self._metrics)
         application.router.add_get("/healthz", self._healthz)
@@ -51,5 +56,6 @@ class OpsServer:
     async def _readyz(self, _request: web.Request) -> web.Response:
         reason = self._unready()
         if reason is None:
-            return web.json_response({"status": "ready"})
-        return web.json_response({"status": "not ready", "reason": reason}, status=503)
+            return web.json_response({"status": "ready", **self._notes()})
+        body = {"status": "not ready", "reason": reason, **self._notes()}
+        return web.json_response(body, status=503)

@@ -7,12 +7,12 @@ import orjson
 
 from trunkline import v1
 from trunkline.admin import v1 as admin
+from trunkline_server import pages
 from trunkline_server.errors import TrunklineError, invalid
 from trunkline_server.governance.audit.checkpoints import Checkpoint
 from trunkline_server.governance.audit.export import to_line
 from trunkline_server.governance.audit.ports import AuditQuery, AuditStore, Head, Record
 from trunkline_server.governance.audit.verify import verify
-from trunkline_server.rpc.admin import paging
 from trunkline_server.rpc.admin.calls import Call
 from trunkline_server.rpc.admin.handlers import Methods
 from trunkline_server.rpc.admin.ports import Checkpoints
@@ -43,14 +43,14 @@ class Audit:
         self, call: Call, request: admin.ListAuditEntriesRequest
     ) -> admin.ListAuditEntriesResponse:
         call.permit("admin.audit.read", "audit", request.tenant)
-        size = paging.size_of(request.page_size)
+        size = pages.size_of(request.page_size)
         since = request.start_time.ToMicroseconds() if request.HasField("start_time") else 0
         until = request.end_time.ToMicroseconds() if request.HasField("end_time") else 2**62
         question = (
             *("audit", request.tenant, request.actor, request.action, request.resource),
             *(since, until),
         )
-        before = paging.read_token(request.page_token, *question)
+        before = pages.read_token(request.page_token, *question)
         records = await self._store.find(
             AuditQuery(
                 tenant=request.tenant,
@@ -67,7 +67,7 @@ class Audit:
         more = len(records) > size
         return admin.ListAuditEntriesResponse(
             entries=[_entry(record) for record in page],
-            next_page_token=paging.write_token(page[-1].seq, *question) if more else "",
+            next_page_token=pages.write_token(page[-1].seq, *question) if more else "",
         )
 
     async def _verify(
@@ -120,15 +120,15 @@ class Audit:
         self, call: Call, request: admin.ListAuditCheckpointsRequest
     ) -> admin.ListAuditCheckpointsResponse:
         call.permit("admin.audit.read", "audit")
-        size = paging.size_of(request.page_size)
+        size = pages.size_of(request.page_size)
         kept = await self._read_checkpoints()
         # By their place in the file, to which lines are only added.
-        before = paging.read_token(request.page_token, "checkpoints")
+        before = pages.read_token(request.page_token, "checkpoints")
         end = len(kept) if before is None else min(before, len(kept))
         start = max(0, end - size)
         return admin.ListAuditCheckpointsResponse(
             checkpoints=[_told(each) for each in reversed(kept[start:end])],
-            next_page_token=paging.write_token(start, "checkpoints") if start else "",
+            next_page_token=pages.write_token(start, "checkpoints") if start else "",
         )
 
     async def _read_checkpoints(self) -> Sequence[Checkpoint]:

@@ -1,8 +1,8 @@
 """BudgetService: budgets, and what is left of them."""
 
 from trunkline.admin import v1 as admin
+from trunkline_server import pages
 from trunkline_server.errors import invalid
-from trunkline_server.rpc.admin import paging
 from trunkline_server.rpc.admin.calls import Call
 from trunkline_server.rpc.admin.crud import crud
 from trunkline_server.rpc.admin.handlers import Methods
@@ -28,9 +28,9 @@ class Budgets:
         if not request.budget:
             raise invalid("budget", "is empty")
         call.permit("admin.budgets.read", f"budgets/{request.budget}", request.tenant)
-        size = paging.size_of(request.page_size)
+        size = pages.size_of(request.page_size)
         question = ("balances", request.budget, request.tenant, request.subject)
-        tenant, subject = paging.read_token(request.page_token, *question) or ("", "")
+        tenant, subject = pages.read_token(request.page_token, *question) or ("", "")
         await self._engine.find(BUDGETS, request.budget)
         found = await self._balances.balances(
             request.budget,
@@ -42,7 +42,7 @@ class Budgets:
         page = found[:size]
         token = ""
         if len(found) > size:
-            token = paging.write_token((page[-1].tenant, page[-1].subject), *question)
+            token = pages.write_token((page[-1].tenant, page[-1].subject), *question)
         return admin.ListBudgetBalancesResponse(
             balances=[_told(request.budget, each) for each in page], next_page_token=token
         )

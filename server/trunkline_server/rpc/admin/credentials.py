@@ -4,8 +4,8 @@ import orjson
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from trunkline.admin import v1 as admin
+from trunkline_server import pages
 from trunkline_server.errors import invalid
-from trunkline_server.rpc.admin import paging
 from trunkline_server.rpc.admin.calls import Call
 from trunkline_server.rpc.admin.handlers import Methods
 from trunkline_server.rpc.admin.keys import seconds_of
@@ -58,15 +58,15 @@ class CredentialServicer:
         self, call: Call, request: admin.ListCredentialsRequest
     ) -> admin.ListCredentialsResponse:
         call.permit("admin.credentials.read", "credentials")
-        size = paging.size_of(request.page_size)
+        size = pages.size_of(request.page_size)
         question = ("credentials", request.prefix)
-        after = paging.read_token(request.page_token, *question) or ""
+        after = pages.read_token(request.page_token, *question) or ""
         found = await self._credentials.list(prefix=request.prefix, after=after, limit=size + 1)
         page = found[:size]
         more = len(found) > size
         return admin.ListCredentialsResponse(
             credentials=[_told(each) for each in page],
-            next_page_token=paging.write_token(page[-1].name, *question) if more else "",
+            next_page_token=pages.write_token(page[-1].name, *question) if more else "",
         )
 
     async def _get(

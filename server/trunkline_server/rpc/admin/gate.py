@@ -24,7 +24,7 @@ class PeerFacts:
 
 
 class AccessGate:
-    """A Gate. A reload replaces `identity` and `access`.
+    """A Gate. A reload replaces `identity`, `access` and `callers`.
 
     Where nothing is configured by which callers could be told apart, everyone is anonymous, and
     may do what the roles of anonymous callers permit: nothing here, unless someone gave them
@@ -38,7 +38,7 @@ class AccessGate:
         self.identity = identity
         self.access = access
         self._clock = clock
-        self._callers = callers or Callers()
+        self.callers = callers or Callers()
 
     async def identify(self, context: Context) -> Visitor:
         """As Gate.identify."""
@@ -47,7 +47,7 @@ class AccessGate:
             context.auth_context,
             self._clock.wall,
         )
-        return Visitor(principal, PeerFacts(context, self._callers))
+        return Visitor(principal, PeerFacts(context, self.callers))
 
     def check(self, visitor: Visitor, permission: str, target: str) -> None:
         """As Gate.check."""

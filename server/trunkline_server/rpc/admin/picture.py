@@ -57,6 +57,11 @@ class Picture:
             documents[each.kind][each.name] = orjson.loads(each.body)
         return Picture(self.kinds, revision, resources, documents)
 
+    @property
+    def documents(self) -> Documents:
+        """All of them, by kind and name. Not to be changed."""
+        return self._documents
+
     def find(self, kind: str, name: str) -> Resource | None:
         """One resource; None if there is none."""
         return self._resources.get((kind, name))

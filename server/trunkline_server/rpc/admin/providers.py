@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 import orjson
 
 from trunkline.admin import v1 as admin
+from trunkline_server import pages
 from trunkline_server.errors import invalid
-from trunkline_server.rpc.admin import paging
 from trunkline_server.rpc.admin.calls import Call
 from trunkline_server.rpc.admin.crud import crud
 from trunkline_server.rpc.admin.handlers import Methods
@@ -155,9 +155,9 @@ class Providers:
         self, call: Call, request: admin.ListEffectivePricesRequest
     ) -> admin.ListEffectivePricesResponse:
         call.permit("admin.deployments.read", DEPLOYMENTS.name)
-        size = paging.size_of(request.page_size)
+        size = pages.size_of(request.page_size)
         question = ("prices", request.provider)
-        after = paging.read_token(request.page_token, *question) or ""
+        after = pages.read_token(request.page_token, *question) or ""
         found = sorted(
             (
                 price
@@ -170,7 +170,7 @@ class Providers:
         more = len(found) > size
         return admin.ListEffectivePricesResponse(
             prices=page,
-            next_page_token=paging.write_token(page[-1].deployment, *question) if more else "",
+            next_page_token=pages.write_token(page[-1].deployment, *question) if more else "",
         )
 
 

@@ -11,8 +11,8 @@ import orjson
 from google.protobuf.message import Message
 
 from trunkline import v1
+from trunkline_server import pages
 from trunkline_server.errors import TrunklineError, Violation, invalid, invalid_fields
-from trunkline_server.rpc.admin import paging
 from trunkline_server.rpc.admin.calls import Call, missing, stale, taken, unmet
 from trunkline_server.rpc.admin.documents import DocumentError, from_document, to_document
 from trunkline_server.rpc.admin.kinds import KINDS, Given, Kind
@@ -105,7 +105,7 @@ class ResourceEngine:
     ) -> tuple[list[Any], str]:
         """A page of resources by name, and the token of the next one; empty: it is the last."""
         call.permit(f"admin.{kind.name}.read", kind.name, tenant)
-        size = paging.size_of(page_size)
+        size = pages.size_of(page_size)
         if self._files.owns(kind.name):
             return self._list_file(kind, prefix, tenant, size, page_token)
         page = await self.store.list(
@@ -299,7 +299,7 @@ class ResourceEngine:
         self, kind: Kind, prefix: str, tenant: str, size: int, token: str
     ) -> tuple[list[Any], str]:
         question = (kind.name, prefix, tenant)
-        after = paging.read_token(token, *question) or ""
+        after = pages.read_token(token, *question) or ""
         documents = self._files.documents(kind.name)
         names = [
             name
@@ -309,7 +309,7 @@ class ResourceEngine:
             and (not tenant or documents[name].get("tenant") == tenant)
         ]
         page = names[:size]
-        following = paging.write_token(page[-1], *question) if len(names) > size else ""
+        following = pages.write_token(page[-1], *question) if len(names) > size else ""
         return [_read(kind, name, documents[name]).message for name in page], following
 
 

@@ -6,6 +6,7 @@ from math import isfinite
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from trunkline.admin import v1 as admin
+from trunkline_server import pages
 from trunkline_server.errors import invalid
 from trunkline_server.ledger.export import export_csv, export_parquet
 from trunkline_server.ledger.live import LiveEvents
@@ -19,7 +20,6 @@ from trunkline_server.ledger.queries import (
     UsageQuery,
     UsageRow,
 )
-from trunkline_server.rpc.admin import paging
 from trunkline_server.rpc.admin.calls import Call, unmet
 from trunkline_server.rpc.admin.handlers import Methods
 from trunkline_server.rpc.admin.keys import seconds_of
@@ -85,7 +85,7 @@ class Usage:
         self, call: Call, request: admin.ListUsageEventsRequest
     ) -> admin.ListUsageEventsResponse:
         where = _permitted(call, request.filter)
-        size = paging.size_of(request.page_size)
+        size = pages.size_of(request.page_size)
         page = await self._queries.page(where, size, request.page_token)
         return admin.ListUsageEventsResponse(
             events=page.events, next_page_token=page.next_page_token

@@ -1,4 +1,4 @@
-"""Pages of lists that no store turns: sizes, and tokens bound to the question they answer."""
+"""Pages of lists: sizes, and opaque tokens bound to the question that they came from."""
 
 import base64
 import hashlib

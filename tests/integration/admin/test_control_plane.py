@@ -1,0 +1,168 @@
+"""The control plane of running routers: what is made on one replica serves calls on another."""
+
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from tests.support.admin_server import CallError, Client
+from tests.support.control import ROOT, Replica, converge, furnish, replica_of, write_config
+from trunkline.admin import v1 as admin
+from trunkline_server.simulator.app import Simulator
+
+
+@pytest.fixture
+async def simulator() -> AsyncGenerator[Simulator]:
+    async with Simulator(port=0) as running:
+        yield running
+
+
+@pytest.fixture
+def config(dsn: str, tmp_path: Path) -> Path:
+    """The configuration of replicas on one database."""
+    return write_config(tmp_path, dsn)
+
+
+@pytest.fixture
+async def two(config: Path) -> AsyncGenerator[tuple[Replica, Replica]]:
+    """Two replicas on it."""
+    async with AsyncExitStack() as stack:
+        yield (
+            await stack.enter_async_context(replica_of(config)),
+            await stack.enter_async_context(replica_of(config)),
+        )
+
+
+async def failed(client: Client, method: str, **fields: object) -> CallError:
+    """The failure of a call that must fail."""
+    with pytest.raises(CallError) as caught:
+        await client(method, **fields)
+    return caught.value
+
+
+async def test_what_is_made_on_one_replica_serves_on_another(
+    two: tuple[Replica, Replica], simulator: Simulator
+) -> None:
+    here, there = two
+    # Where the store owns the keys, nobody may call before there is one.
+    assert await there.calls_as("").code() == "UNAUTHENTICATED"
+    secret = await furnish(here.root, simulator)
+    await there.reached(5)
+    answer = await there.calls_as(secret).generate()
+    assert (answer.model, answer.deployment) == ("sim-large", "first")
+    assert answer.decision.snapshot_version
+    assert await there.calls_as("").code() == "UNAUTHENTICATED"
+    assert await there.calls_as(ROOT).code() == "UNAUTHENTICATED"
+    # Callers' keys open the control plane as far as their roles reach: this one has none.
+    stranger = there.root.as_(secret)
+    assert (await failed(stranger, "ProviderService.ListProviders")).code == "PERMISSION_DENIED"
+    prices = await there.root("DeploymentService.ListEffectivePrices")
+    assert [(each.deployment, each.price.input) for each in prices.prices] == [
+        ("first", "2"),
+        ("second", "2"),
+    ]
+
+
+async def test_masks_etags_and_wrong_changes(
+    two: tuple[Replica, Replica], simulator: Simulator
+) -> None:
+    here, there = two
+    await furnish(here.root, simulator)
+    got = (await there.root("DeploymentService.GetDeployment", name="second")).deployment
+    changed = admin.Deployment(name="second", etag=got.etag, priority=0, weight=7)
+    updated = (
+        await there.root(
+            "DeploymentService.UpdateDeployment",
+            deployment=changed,
+            update_mask=FieldMask(paths=["weight"]),
+        )
+    ).deployment
+    assert (updated.weight, updated.priority, updated.price.input) == (7, 1, "2")
+    stale = await failed(here.root, "DeploymentService.UpdateDeployment", deployment=changed)
+    assert (stale.code, stale.reason) == ("ABORTED", "ABORTED")
+    wrong = await failed(
+        here.root,
+        "DeploymentService.UpdateDeployment",
+        deployment=admin.Deployment(name="second", region="eu", quality=3),
+    )
+    assert (wrong.code, wrong.violations[0][0]) == ("INVALID_ARGUMENT", "deployment.quality")
+    used = await failed(here.root, "DeploymentService.DeleteDeployment", name="first")
+    assert (used.code, used.violations[0][0]) == (
+        "FAILED_PRECONDITION",
+        "models[large].deployments[0]",
+    )
+    secretive = await failed(
+        here.root,
+        "ProviderService.UpdateProvider",
+        provider=admin.Provider(name="sim", api_key="env:DSN"),
+    )
+    assert secretive.violations == [
+        ("provider.api_key", "refers to what state.references does not permit")
+    ]
+    pages = await here.root.names("DeploymentService.ListDeployments", page_size=1)
+    assert pages == [["first"], ["second"]]
+    assert (await here.root("AuditService.VerifyAudit")).sound
+
+
+async def test_a_drain_keeps_new_calls_away(
+    two: tuple[Replica, Replica], simulator: Simulator
+) -> None:
+    here, there = two
+    secret = await furnish(here.root, simulator)
+    await there.reached(5)
+    team = there.calls_as(secret)
+    assert (await team.generate()).deployment == "first"
+    await here.root("DeploymentService.DrainDeployment", name="first", reason="maintenance")
+    await there.reached(6)
+    assert (await team.generate()).deployment == "second"
+    health = await there.root("ProviderService.GetProviderHealth", name="sim")
+    assert [(each.deployment, each.drained) for each in health.deployments] == [
+        ("first", True),
+        ("second", False),
+    ]
+    assert health.deployments[1].latency_us > 0
+    await here.root("ProviderService.DrainProvider", name="sim")
+    await there.reached(7)
+    assert await team.code() == "FAILED_PRECONDITION"
+    await here.root("ProviderService.UndrainProvider", name="sim")
+    await here.root("DeploymentService.UndrainDeployment", name="first")
+    await there.reached(9)
+    assert (await team.generate()).deployment == "first"
+
+
+async def test_keys_rotate_with_an_overlap_and_are_revoked_at_once(
+    two: tuple[Replica, Replica], simulator: Simulator
+) -> None:
+    here, there = two
+    old = await furnish(here.root, simulator)
+    rotated = await here.root("KeyService.RotateKey", name="team", overlap=Duration(seconds=3600))
+    await there.reached(6)
+    for secret in (old, rotated.secret):
+        assert await there.calls_as(secret).code() == "OK"
+    await here.root("KeyService.RotateKey", name="team", overlap=Duration())
+    await there.reached(7)
+    assert await there.calls_as(rotated.secret).code() == "UNAUTHENTICATED"
+    # What an earlier rotation promised it keeps.
+    assert await there.calls_as(old).code() == "OK"
+    await here.root("KeyService.RevokeKey", name="team")
+    await there.reached(8)
+    assert await there.calls_as(old).code() == "UNAUTHENTICATED"
+
+
+async def test_changes_under_load_reach_three_replicas_and_fail_no_call(
+    config: Path, two: tuple[Replica, Replica], simulator: Simulator
+) -> None:
+    secret = await furnish(two[0].root, simulator)
+    async with replica_of(config) as third:
+        replicas = (*two, third)
+        for replica in replicas:
+            await replica.reached(5)
+        found = await converge(replicas, secret, changes=8, callers=2)
+    assert found.failures == []
+    assert found.calls > 8
+    # Every change was decided by on every replica, and all agree in the end.
+    assert [len(each) for each in found.seconds] == [3] * 8
+    assert len(set(found.versions)) == 1
