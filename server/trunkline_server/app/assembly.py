@@ -12,6 +12,7 @@ from trunkline_server.clock import Clock
 from trunkline_server.engine.ports import Observer
 from trunkline_server.engine.probe import Probe
 from trunkline_server.engine.table import Endpoint, FixedCredential, Table
+from trunkline_server.privacy.redact import redact, redact_but_machines
 from trunkline_server.providers.dialects import DIALECTS
 from trunkline_server.routing.health import BreakerPolicy, HealthTable
 from trunkline_server.rpc.server import ServerOptions, TlsMaterial
@@ -22,7 +23,7 @@ from trunkline_server.settings import (
     TelemetrySettings,
     TlsSettings,
 )
-from trunkline_server.telemetry.logs import CallLog
+from trunkline_server.telemetry.logs import CallLog, Redaction
 from trunkline_server.telemetry.metrics import CallMetrics, Metrics
 from trunkline_server.telemetry.observers import Observers
 from trunkline_server.telemetry.tracing import CallTracer, otlp_processor, tracer_provider
@@ -88,6 +89,10 @@ def breaker_policy(breaker: BreakerSettings) -> BreakerPolicy:
     )
 
 
+# The log and traces are redacted whatever is configured.
+REDACTION = Redaction(of_others=redact, own=redact_but_machines)
+
+
 def build_observer(
     telemetry: TelemetrySettings, metrics: Metrics, clock: Clock, others: Iterable[Observer] = ()
 ) -> tuple[Observer, Callable[[], None]]:
@@ -97,7 +102,7 @@ def build_observer(
     if provider is None:
         return Observers(observers), lambda: None
     # First, so that the others see the span's own trace context.
-    observers.insert(0, CallTracer(provider, clock, telemetry.trace_ratio))
+    observers.insert(0, CallTracer(provider, clock, telemetry.trace_ratio, redact))
     return Observers(observers), provider.shutdown
 
 

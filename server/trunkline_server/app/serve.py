@@ -10,6 +10,7 @@ import uvloop
 from prometheus_client import CollectorRegistry, multiprocess
 
 from trunkline_server.app.addresses import require_free, reserved, split_address
+from trunkline_server.app.assembly import REDACTION
 from trunkline_server.app.banner import banner
 from trunkline_server.app.bookkeeping import prepare_database
 from trunkline_server.app.lifeline import on_hangup, stop_on_signals, stop_with_parent
@@ -31,7 +32,7 @@ def serve(overrides: Overrides) -> int:
     """Serves until told to stop; returns the exit code. Raises ConfigError and OSError."""
     source = read_source(overrides)
     telemetry = source.settings.telemetry
-    configure_logging(telemetry.log_level, telemetry.log_format)
+    configure_logging(telemetry.log_level, telemetry.log_format, REDACTION)
     require_free(source.settings.server.listen)
     if source.settings.server.workers == 1:
         return uvloop.run(_serve_alone(source, overrides))
@@ -42,7 +43,7 @@ def serve_as_worker(overrides: Overrides) -> int:
     """Serves as one of several workers; returns the exit code. Raises as `serve` does."""
     source = read_source(overrides)
     telemetry = source.settings.telemetry
-    configure_logging(telemetry.log_level, telemetry.log_format)
+    configure_logging(telemetry.log_level, telemetry.log_format, REDACTION)
     return uvloop.run(_serve_as_member(source, overrides))
 
 

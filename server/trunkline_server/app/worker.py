@@ -104,8 +104,9 @@ class Worker:
         if credentials is not None:
             credentials.on_change = self._rebuild
         self._identities = Identities(self._http, self._clock, IssuerLog(self._metrics))
+        self._recorder = None if books is None else books.recorder
         self._privacy = PrivacyOffice(self._http, self._clock, metrics)
-        self.engine.privacy = self._privacy.in_force(settings)
+        self._protect(settings)
         self._servicer = InferenceServicer(
             self.engine,
             self._clock,
@@ -155,7 +156,7 @@ class Worker:
             raise ConfigError("the configuration", [Problem(0, "", str(error))]) from error
         before, self._settings = self._settings, settings
         self.engine.table = table
-        self.engine.privacy = self._privacy.in_force(settings)
+        self._protect(settings)
         if self._quotas is not None:
             self._quotas.configure(settings)
         if self._caching is not None:
@@ -210,6 +211,13 @@ class Worker:
             problems=problems,
             snapshot=self.engine.table.snapshot.version,
         )
+
+    def _protect(self, settings: Settings) -> None:
+        """Has calls treated, and the ledger redacted, as a configuration wants it."""
+        self.engine.privacy = self._privacy.in_force(settings)
+        if self._recorder is not None:
+            wanted = settings.privacy is not None
+            self._recorder.redact_with(self._privacy.redactor() if wanted else None)
 
     def _probe(self) -> None:
         """Starts the active health checks of the configuration in force."""

@@ -120,13 +120,14 @@ class Recorder:
         owner_of: Callable[[Caller], Owner] = lambda _: Owner(),
         facts_of: Callable[[Call], CallFacts] = lambda _: NO_FACTS,
     ) -> None:
+        self._redact: Callable[[str], str] | None = None
         self._write = write
         self._clock = clock
         self._facts_of = facts_of
         self._owner_of = owner_of
         self._books: dict[Call, _Book] = {}
         self._callers: _Parts[Caller] = _Parts(self._caller_part)
-        self._places: _Parts[Deployment] = _Parts(_deployment_part)
+        self._places: _Parts[Deployment] = _Parts(self._deployment_part)
         self._own = {
             (operation, kind): _own_part(origin, operation, kind)
             for operation in ("generate", "stream_generate", "embed")
@@ -136,6 +137,11 @@ class Recorder:
         # are near each other in an index.
         self._id_prefix = f"{round(clock.wall() * 1000):012x}{secrets.randbits(40):010x}"
         self._numbers = count()
+
+    def redact_with(self, redact: Callable[[str], str] | None) -> None:
+        """Has personal data taken out of what callers name, from now on; None leaves it."""
+        self._redact = redact
+        self._places = _Parts(self._deployment_part)
 
     def call_started(self, call: Call) -> None:
         """As engine.ports.Observer."""
@@ -153,7 +159,7 @@ class Recorder:
         started = ended - duration_us / 1e6
         if number == 1:
             book.decide_us = max(round((started - call.started) * 1e6), 0)
-        common = _common(call, book.id)
+        common = _common(call, book.id, self._redact)
         common.upstream_us = duration_us
         if attempt.http_status:
             common.http_status = attempt.http_status
@@ -214,7 +220,7 @@ class Recorder:
             target = _answered(call) or book.last
             place = b"" if target is None else self._places.of(target)
         if count != 1:
-            together = _common(call, book.id)
+            together = _common(call, book.id, self._redact)
             if count:
                 _add_up(together, call)
             common = together.SerializeToString()
@@ -238,6 +244,19 @@ class Recorder:
             service=owner.service,
         )
 
+    def _deployment_part(self, target: Deployment) -> admin.UsageEvent:
+        event = admin.UsageEvent(
+            model=target.model,
+            provider=target.provider,
+            deployment=target.name,
+            provider_model=target.provider_model,
+            region=target.region,
+        )
+        # Of a model that is passed through, all but the provider are the caller's words.
+        if self._redact is not None and "/" in target.name:
+            _redact(event, self._redact)
+        return event
+
 
 def _own_part(origin: Origin, operation: str, kind: admin.UsageEventKind.ValueType) -> bytes:
     return admin.UsageEvent(
@@ -251,17 +270,14 @@ def _own_part(origin: Origin, operation: str, kind: admin.UsageEventKind.ValueTy
     ).SerializeToString()
 
 
-def _deployment_part(target: Deployment) -> admin.UsageEvent:
-    return admin.UsageEvent(
-        model=target.model,
-        provider=target.provider,
-        deployment=target.name,
-        provider_model=target.provider_model,
-        region=target.region,
-    )
+# What callers put into an event by themselves, beside the labels.
+_NAMED = (
+    *("request_id", "requested_model", "user_id", "agent_id", "workflow_id"),
+    *("model", "deployment", "provider_model"),
+)
 
 
-def _common(call: Call, call_id: str) -> admin.UsageEvent:
+def _common(call: Call, call_id: str, redact: Callable[[str], str] | None) -> admin.UsageEvent:
     """What a call's event and those of its attempts have in common."""
     request = call.request
     event = admin.UsageEvent()
@@ -271,7 +287,7 @@ def _common(call: Call, call_id: str) -> admin.UsageEvent:
     event.requested_model = request.model
     if request.HasField("context"):
         context = request.context
-        event.user_id = context.user_id
+        event.user_id = call.user_id
         event.agent_id = context.agent_id
         event.workflow_id = context.workflow_id
         event.labels.update(context.labels)
@@ -281,7 +297,22 @@ def _common(call: Call, call_id: str) -> admin.UsageEvent:
         event.strategy = plan.strategy
         event.candidate_count = plan.candidate_count
         event.snapshot_version = call.course.table.snapshot.version
+    if redact is not None:
+        _redact(event, redact)
     return event
+
+
+def _redact(event: admin.UsageEvent, redact: Callable[[str], str]) -> None:
+    """Takes personal data out of what the caller named."""
+    for name in _NAMED:
+        old = getattr(event, name)
+        if old and (new := redact(old)) != old:
+            setattr(event, name, new)
+    labels = dict(event.labels)
+    cleaned = {redact(key): redact(value) for key, value in labels.items()}
+    if cleaned != labels:
+        event.labels.clear()
+        event.labels.update(cleaned)
 
 
 def _place(attempts: Sequence[v1.Attempt], attempt: v1.Attempt) -> int:

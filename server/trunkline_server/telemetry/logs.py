@@ -2,7 +2,8 @@
 
 import logging
 import sys
-from typing import Any
+from collections.abc import Callable, MutableMapping
+from typing import Any, NamedTuple
 
 import orjson
 import structlog
@@ -43,10 +44,31 @@ _QUOTING = frozenset(
 )
 
 
-def configure_logging(level: str, style: str) -> None:
+class Redaction(NamedTuple):
+    """What takes personal data and keys out of text: of callers and vendors, and of the
+    router's own and its libraries'."""
+
+    of_others: Callable[[str], str]
+    own: Callable[[str], str]
+
+
+# Fields that hold what callers and vendors wrote, or may repeat it.
+_OF_OTHERS = frozenset(
+    {"deployment", "error", "exception", "model", "provider_request_id", "request_id"}
+)
+# Fields that are made here and hold nothing of the kind.
+_MADE_HERE = frozenset({"level", "snapshot", "time", "trace_id"})
+
+
+# Stands in the log for a message that may hold text of a caller's.
+WITHHELD = "(withheld)"
+
+
+def configure_logging(level: str, style: str, redaction: Redaction | None = None) -> None:
     """Sends everything, the libraries' own records too, to standard error.
 
-    `level` is one of LEVELS, `style` "json" or "console".
+    `level` is one of LEVELS, `style` "json" or "console". Every text of a line is redacted, but
+    for those that name what was called or when.
     """
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
@@ -54,6 +76,8 @@ def configure_logging(level: str, style: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
         structlog.processors.format_exc_info,
     ]
+    if redaction is not None:
+        shared.append(_redacting(redaction))
     renderer: Any = (
         structlog.dev.ConsoleRenderer()
         if style == "console"
@@ -74,6 +98,32 @@ def configure_logging(level: str, style: str) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(max(LEVELS[level], logging.INFO))
+
+
+def _redacting(
+    redaction: Redaction,
+) -> Callable[[Any, str, MutableMapping[str, Any]], MutableMapping[str, Any]]:
+    """A structlog processor."""
+
+    def clean(value: Any, redact: Callable[[str], str]) -> Any:
+        if isinstance(value, str):
+            return redact(value)
+        if isinstance(value, (list, tuple)):
+            return [clean(item, redact) for item in value]
+        if isinstance(value, dict):
+            return {key: clean(item, redact) for key, item in value.items()}
+        return value
+
+    def process(
+        _logger: Any, _method: str, event: MutableMapping[str, Any]
+    ) -> MutableMapping[str, Any]:
+        for key, value in event.items():
+            if key not in _MADE_HERE and not key.startswith("_"):
+                own = redaction.of_others if key in _OF_OTHERS else redaction.own
+                event[key] = clean(value, own)
+        return event
+
+    return process
 
 
 def _dump(event: dict[str, Any], **_: Any) -> str:
@@ -105,7 +155,7 @@ class CallLog:
                 http_status=attempt.http_status,
                 provider_request_id=attempt.provider_request_id,
                 duration_ms=attempt.duration_us / 1000,
-                error=loggable(error),
+                error=_of_call(call, error),
             )
 
     def call_ended(self, call: Call, error: TrunklineError | None) -> None:
@@ -114,9 +164,9 @@ class CallLog:
             if self._all:
                 self._log.debug("call answered", **_fields(call))
         elif error.reason in _CALLERS_OWN or not _RULES.isdisjoint(error.metadata):
-            self._log.info("call refused", **_fields(call), **_failure(error))
+            self._log.info("call refused", **_fields(call), **_failure(call, error))
         else:
-            self._log.error("call failed", **_fields(call), **_failure(error))
+            self._log.error("call failed", **_fields(call), **_failure(call, error))
 
 
 def trace_id(call: Call) -> str:
@@ -145,14 +195,22 @@ def _fields(call: Call) -> dict[str, Any]:
     return fields
 
 
-def _failure(error: TrunklineError) -> dict[str, Any]:
+def _failure(call: Call, error: TrunklineError) -> dict[str, Any]:
     return {
         "code": error.code.name,
         "reason": v1.ErrorReason.Name(error.reason),
-        "error": loggable(error),
+        "error": _of_call(call, error),
     }
+
+
+def _of_call(call: Call, error: TrunklineError) -> str:
+    """The error's message, unless it may hold text of a call whose text may not be kept."""
+    treatment = call.treatment
+    if treatment is not None and not treatment.may_store_text and call.attempts:
+        return WITHHELD
+    return loggable(error)
 
 
 def loggable(error: TrunklineError) -> str:
     """The error's message, unless it may quote the caller's text: payload stays out of logs."""
-    return "(withheld)" if error.reason in _QUOTING else error.message
+    return WITHHELD if error.reason in _QUOTING else error.message

@@ -4,7 +4,7 @@ The decision to sample falls before any span exists, so an unsampled call costs 
 comparison. Attribute names follow the OpenTelemetry GenAI semantic conventions.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
@@ -57,8 +57,16 @@ class CallTracer:
     traces that begin here.
     """
 
-    def __init__(self, provider: TracerProvider, clock: Clock, ratio: float) -> None:
+    def __init__(
+        self,
+        provider: TracerProvider,
+        clock: Clock,
+        ratio: float,
+        redact: Callable[[str], str] = str,
+    ) -> None:
+        """`redact` takes personal data out of what callers name."""
         self._tracer = provider.get_tracer("trunkline_server")
+        self._redact = redact
         self._clock = clock
         self._bound = round(ratio * 2**_TRACE_ID_BITS)
 
@@ -80,14 +88,15 @@ class CallTracer:
                 trace_state=TraceState.from_header([call.tracestate]),
             )
             context = trace.set_span_in_context(NonRecordingSpan(remote))
+        model = self._redact(call.request.model)
         span = self._tracer.start_span(
-            f"{_OPERATIONS[call.operation]} {call.request.model}".strip(),
+            f"{_OPERATIONS[call.operation]} {model}".strip(),
             context=context,
             kind=SpanKind.SERVER,
             attributes={
                 "gen_ai.operation.name": _OPERATIONS[call.operation],
-                "gen_ai.request.model": call.request.model,
-                "trunkline.request_id": call.id,
+                "gen_ai.request.model": model,
+                "trunkline.request_id": self._redact(call.id),
                 "trunkline.caller": call.caller.name,
             },
             start_time=self._nanos(call.started),
@@ -105,18 +114,20 @@ class CallTracer:
         if parent is None or not isinstance(parent, trace.Span):
             return
         end = self._nanos(self._clock.monotonic())
+        # Of a model that is passed through, both are the caller's words.
+        model, deployment = self._redact(target.provider_model), self._redact(target.name)
         span = self._tracer.start_span(
-            f"{_OPERATIONS[call.operation]} {target.provider_model}",
+            f"{_OPERATIONS[call.operation]} {model}",
             context=trace.set_span_in_context(parent),
             kind=SpanKind.CLIENT,
             attributes={
                 "gen_ai.operation.name": _OPERATIONS[call.operation],
                 "gen_ai.provider.name": target.provider,
-                "gen_ai.request.model": target.provider_model,
+                "gen_ai.request.model": model,
                 "gen_ai.usage.input_tokens": attempt.usage.input_tokens,
                 "gen_ai.usage.output_tokens": attempt.usage.output_tokens,
                 "http.response.status_code": attempt.http_status,
-                "trunkline.deployment": target.name,
+                "trunkline.deployment": deployment,
                 "trunkline.hedged": attempt.hedged,
             },
             start_time=end - attempt.duration_us * 1000,
@@ -131,7 +142,7 @@ class CallTracer:
             return
         if call.decision is not None:
             span.set_attribute("gen_ai.provider.name", call.decision.provider)
-            span.set_attribute("trunkline.deployment", call.decision.deployment)
+            span.set_attribute("trunkline.deployment", self._redact(call.decision.deployment))
             span.set_attribute("trunkline.snapshot", call.decision.snapshot_version)
         if call.usage is not None:
             span.set_attribute("gen_ai.response.model", call.model)

@@ -35,6 +35,8 @@ HOLDS = [
     ("PHONE_NUMBER", "«030/12345678»"),
     ("PHONE_NUMBER", "«01.44.55.66.77»"),
     ("PHONE_NUMBER", "phone: «555 0187»"),
+    ("PHONE_NUMBER", "«+49 151 23456789» 12345 67890 1"),
+    ("PHONE_NUMBER", "room 2 «212-555-0123» 20240101 1234"),
     ("PHONE_NUMBER", "«555 0187» office"),
     ("IBAN_CODE", "to «DE89 3704 0044 0532 0130 00» today"),
     ("IBAN_CODE", "«gb82west12345698765432»"),

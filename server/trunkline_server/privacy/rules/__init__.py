@@ -1,7 +1,7 @@
 """The rules, one for each type of personal data and for each kind of key."""
 
 from trunkline_server.privacy.rule import Rule
-from trunkline_server.privacy.rules.contact import EMAIL, PHONE
+from trunkline_server.privacy.rules.contact import CROWDED_PHONE, EMAIL, PHONE
 from trunkline_server.privacy.rules.finance import CREDIT_CARD, IBAN
 from trunkline_server.privacy.rules.identity import (
     DATE_OF_BIRTH,
@@ -17,6 +17,7 @@ from trunkline_server.privacy.rules.network import IPV4, IPV6, MAC
 RULES: tuple[Rule, ...] = (
     EMAIL,
     PHONE,
+    CROWDED_PHONE,
     IBAN,
     CREDIT_CARD,
     US_SSN,

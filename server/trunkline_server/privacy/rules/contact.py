@@ -2,7 +2,7 @@
 
 import re
 
-from trunkline_server.privacy.rule import Lead, Rule, Words, told_after
+from trunkline_server.privacy.rule import Lead, Rule, Words, always, told_after
 
 # RFC 5321, 4.5.3.1: at most 64 characters before the sign and labels of at most 63. Of RFC
 # 5322's atoms those signs are left out that code and prose are full of.
@@ -20,7 +20,7 @@ EMAIL = Rule(
 )
 
 _PHONE_WORDS = Words(
-    r"phone|\btel\b|telefon|téléphone|teléfono|mobil|\bcell\b|cellular|handy|\bfax\b|"
+    r"phone(?!_number)|\btel\b|telefon|téléphone|teléfono|mobil|\bcell\b|cellular|handy|\bfax\b|"
     r"\bcall(?:ed|ing)?\b|\bdial\b|\bdesk:|\boffice:|\bsms\b|whatsapp|hotline|helpline|"
     r"\btext me|messages? (?:to|on|at)\b|answering at|reach (?:me|us|him|her|them)|\bring\b",
     (
@@ -66,4 +66,17 @@ PHONE = Rule(
         r"(?:[ ]?(?:x|ext\.?)[ ]?\d{1,6})?(?![A-Za-z0-9_])"
     ),
     _is_phone,
+)
+
+# A number right before other numbers, which the pattern above takes for one that is too long:
+# as few digits as make a number, up to where a group ends.
+CROWDED_PHONE = Rule(
+    "PHONE_NUMBER",
+    Lead.NUMBER,
+    39,
+    re.compile(
+        r"(?:\(?\+[1-9](?:[ ./()-]{0,2}\d){9,14}?"
+        r"|(?:\([2-9]\d\d\)[ ]?|[2-9]\d\d[.-])[2-9]\d\d[.-]\d{4})(?![A-Za-z0-9_])"
+    ),
+    always,
 )
