@@ -171,3 +171,65 @@ async def test_limits_come_and_go_with_the_configuration(
         again, _ = await outcomes([router.address], 10)
     assert (len(free), len(again)) == (10, 10)
     assert refused
+
+
+def two_providers(folder: Path, upstream: str, *more: str) -> str:
+    """A configuration with a second provider, which is tried after the first."""
+    path = Path(config(folder, upstream, *more))
+    text = path.read_text().replace(
+        "deployments:\n",
+        f"  other: {{kind: openai, base_url: '{upstream}/openai/v1', api_key: 'env:TEST_KEY'}}\n"
+        "deployments:\n"
+        "  - {name: e, provider: other, model: sim-large, capabilities: [chat, streaming],\n"
+        "     priority: 9, max_output_tokens: 500, price: {input: '2', output: '8'}}\n",
+    )
+    path.write_text(text)
+    return str(path)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+async def test_a_provider_without_room_is_passed_over(
+    tmp_path: Path, simulator: Simulator, redis_url: str, shared: bool
+) -> None:
+    more = (
+        "limits:",
+        "  vendor: {measure: requests, scope: provider, amount: 6, per: day,",
+        "           match: {provider: [sim]}}",
+        *(["state: {redis: 'env:REDIS'}"] if shared else []),
+    )
+    path = two_providers(tmp_path, simulator.url, *more)
+    env = {**ENV, "REDIS": redis_url}
+    async with router_process("--config", path, env=env) as router:
+        answers, failures = await outcomes([router.address], 10)
+    assert failures == []
+    providers = [answer.provider for answer in answers]
+    assert (providers.count("sim"), providers.count("other")) == (6, 4)
+    assert all(len(answer.attempts) == 1 for answer in answers)
+
+
+async def test_the_last_provider_without_room_is_named(
+    tmp_path: Path, simulator: Simulator
+) -> None:
+    rule = "limits: {vendor: {measure: requests, scope: provider, amount: 2, per: hour}}"
+    async with router_process("--config", config(tmp_path, simulator.url, rule), env=ENV) as router:
+        answers, failures = await outcomes([router.address], 5)
+    assert len(answers) == 2
+    for failure in failures:
+        assert reason(failure) == v1.ERROR_REASON_RATE_LIMIT
+        info = detail(failure, error_details_pb2.ErrorInfo).metadata
+        assert (info["limit"], info["provider"]) == ("vendor", "sim")
+        (told,) = detail(failure, error_details_pb2.QuotaFailure).violations
+        assert told.subject == "provider:sim"
+        pause = detail(failure, error_details_pb2.RetryInfo).retry_delay.ToTimedelta()
+        assert 0 < pause.total_seconds() <= 1800
+
+
+async def test_the_time_waited_is_told(tmp_path: Path, simulator: Simulator) -> None:
+    rule = "limits: {one: {measure: requests, scope: tenant, amount: 1200, per: hour, burst: 1,"
+    path = config(tmp_path, simulator.url, rule, "               max_wait: 30s}}")
+    async with router_process("--config", path, env=ENV) as router:
+        answers, failures = await outcomes([router.address], 2)
+    assert failures == []
+    first, second = sorted((answer.timing for answer in answers), key=lambda each: each.queue_us)
+    assert first.queue_us == 0
+    assert 0 < second.queue_us < second.total_us

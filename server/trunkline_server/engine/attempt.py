@@ -16,6 +16,7 @@ from trunkline_server.engine.ports import (
     Credential,
     Headers,
     Observer,
+    Ticket,
 )
 from trunkline_server.engine.table import Endpoint, Table
 from trunkline_server.engine.verdict import Blame, verdict_on
@@ -67,6 +68,7 @@ class Attempt:
         "record",
         "started",
         "target",
+        "ticket",
     )
 
     def __init__(
@@ -78,6 +80,7 @@ class Attempt:
         credential: Credential,
         *,
         hedged: bool,
+        ticket: Ticket | None = None,
     ) -> None:
         self._services = services
         self._table = table
@@ -87,6 +90,7 @@ class Attempt:
         self._credential = credential
         # Those that the request goes out under.
         self.headers = credential.headers
+        self.ticket = ticket
         record = v1.Attempt()
         record.provider = target.provider
         record.deployment = target.name
@@ -191,7 +195,19 @@ class Attempt:
         elapsed = now - self.started
         self.record.duration_us = round(elapsed * 1e6)
         self._call.upstream_seconds += elapsed
+        if self.ticket is not None:
+            usage = self.record.usage
+            tokens = usage.input_tokens + usage.output_tokens
+            self.ticket.settle(tokens, self.record.cost.total)
         return now
+
+
+async def admitted(call: Call, target: Deployment) -> Ticket | None:
+    """The ticket of an attempt, if there is any rule to ask. Raises TrunklineError."""
+    grant = call.grant
+    if grant is None or not grant.asks(target):
+        return None
+    return await grant.attempt(target)
 
 
 def http_request(

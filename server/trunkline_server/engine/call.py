@@ -63,6 +63,8 @@ class Call:
     first_token: float | None = None
     ended: float = 0.0
     upstream_seconds: float = 0.0
+    # Seconds spent waiting for room under limits and budgets.
+    queued: float = 0.0
     # Whatever the observer keeps of the call, its span for one.
     observed: object | None = None
 

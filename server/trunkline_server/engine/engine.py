@@ -403,6 +403,8 @@ class Engine:
     def _time(self, call: Call, timing: v1.Timing) -> None:
         timing.total_us = round((self._services.clock.monotonic() - call.started) * 1e6)
         timing.upstream_us = round(call.upstream_seconds * 1e6)
+        if call.queued:
+            timing.queue_us = round(call.queued * 1e6)
         if call.first_token is not None:
             timing.first_token_us = round((call.first_token - call.started) * 1e6)
 

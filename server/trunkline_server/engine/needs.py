@@ -75,15 +75,18 @@ def route_query(request: v1.RouteRequest, permitted: frozenset[str] | None) -> Q
 
 
 def estimate_usage(request: v1.GenerateRequest | v1.EmbedRequest, output_chars: int) -> v1.Usage:
-    """The usage of an answer that its vendor did not count, or not to the end."""
+    """The usage of an answer that its vendor did not count, or not to the end: never more
+    output than the request allows."""
+    output = tokens_in(output_chars)
     if isinstance(request, v1.EmbedRequest):
         size = sum(len(text) for text in request.inputs)
     else:
         size, _ = _walk(request.messages)
         size += sum(tool.ByteSize() for tool in request.tools)
+        output = min(output, request.config.max_output_tokens or output)
     return v1.Usage(
         input_tokens=tokens_in(size),
-        output_tokens=tokens_in(output_chars),
+        output_tokens=output,
         source=v1.USAGE_SOURCE_ESTIMATE,
     )
 

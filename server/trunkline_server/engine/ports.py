@@ -68,8 +68,28 @@ class Observer(Protocol):
         ...
 
 
+class Ticket(Protocol):
+    """What one attempt holds of the limits and budgets of its provider."""
+
+    def settle(self, tokens: int, cost_nanos: int) -> None:
+        """The attempt is over, having consumed this. Never blocks, never raises."""
+        ...
+
+
 class Grant(Protocol):
     """What a call holds of limits and budgets."""
+
+    def asks(self, target: Deployment) -> bool:
+        """Whether an attempt there must be asked for: where its provider has limits or budgets,
+        and where it may exceed what the call has reserved."""
+        ...
+
+    async def attempt(self, target: Deployment) -> Ticket | None:
+        """Asks for one attempt; its ticket, if its provider has limits or budgets.
+
+        Raises TrunklineError if there is no room: then nothing may be sent there.
+        """
+        ...
 
     def settle(self, tokens: int, cost_nanos: int) -> None:
         """The call is over, having consumed this. Never blocks, never raises."""
@@ -85,7 +105,8 @@ class Admission(Protocol):
         ...
 
     async def admit(self, call: "Call", plan: "Plan") -> Grant:
-        """Reserves the most that a call may consume. Raises TrunklineError."""
+        """Reserves the most that one attempt of a call may consume, and adds the time that it
+        waited for that to `call.queued`. Raises TrunklineError."""
         ...
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from trunkline_server.engine.journey import Journey
-from trunkline_server.errors import UpstreamError
+from trunkline_server.errors import TrunklineError, UpstreamError
 from trunkline_server.routing.snapshot import Deployment
 
 T = TypeVar("T")
@@ -41,9 +41,12 @@ async def race(
                 error = task.exception()
                 if error is None:
                     return where, task.result()
-                if not racers or not isinstance(error, UpstreamError):
+                if not racers or not isinstance(error, TrunklineError):
                     raise error
-                journey.failed(where, error)
+                if isinstance(error, UpstreamError):
+                    journey.failed(where, error)
+                else:
+                    journey.refused(error)
     finally:
         for task in racers:
             task.cancel()

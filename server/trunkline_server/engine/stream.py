@@ -9,6 +9,7 @@ from trunkline import v1
 from trunkline_server.engine.attempt import (
     Attempt,
     Services,
+    admitted,
     deadline_passed,
     http_request,
     pause,
@@ -89,8 +90,16 @@ class StreamLoop:
         endpoint = binding.endpoint
         codec = endpoint.codec
         wire = codec.encode_generate(self._request, binding.target, stream=True)
+        call = self._call
+        ticket = None if call.grant is None else await admitted(call, target)
         attempt = Attempt(
-            self._services, self._table, self._call, target, endpoint.credential, hedged=hedged
+            self._services,
+            self._table,
+            call,
+            target,
+            endpoint.credential,
+            hedged=hedged,
+            ticket=ticket,
         )
         answer = _Answer(attempt, codec.stream_decoder())
         patience = _Patience(self._call.deadline - attempt.started, self._policy.first_byte_timeout)

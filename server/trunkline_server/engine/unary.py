@@ -2,7 +2,14 @@
 
 from typing import Generic
 
-from trunkline_server.engine.attempt import Attempt, Services, http_request, pause, timed_out
+from trunkline_server.engine.attempt import (
+    Attempt,
+    Services,
+    admitted,
+    http_request,
+    pause,
+    timed_out,
+)
 from trunkline_server.engine.call import Call, Course
 from trunkline_server.engine.journey import Journey
 from trunkline_server.engine.limit import within
@@ -77,7 +84,10 @@ class UnaryLoop(Generic[RequestT, ResponseT]):
         endpoint = binding.endpoint
         codec = endpoint.codec
         wire = self._operation.encode(codec, self._request, binding.target)
-        attempt = Attempt(services, table, call, target, endpoint.credential, hedged=hedged)
+        ticket = None if call.grant is None else await admitted(call, target)
+        attempt = Attempt(
+            services, table, call, target, endpoint.credential, hedged=hedged, ticket=ticket
+        )
         limit = call.deadline - attempt.started
         if self._policy.attempt_timeout:
             limit = min(limit, self._policy.attempt_timeout)

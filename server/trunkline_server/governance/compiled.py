@@ -1,6 +1,6 @@
 """Limits and budgets, prepared at load for what a call asks: which of them apply, to whom."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from operator import attrgetter
 
@@ -50,6 +50,11 @@ def subject_of(rule: Limit | Budget) -> SubjectOf:
     return _matching(rule, scope) if rule.match else scope
 
 
+def matches(patterns: Sequence[str], value: str) -> bool:
+    """Whether a value is one of those that shell patterns describe."""
+    return any(fnmatchcase(value, pattern) for pattern in patterns)
+
+
 def _scope_of(scope: str) -> SubjectOf:
     name_of = attrgetter(scope)
     if scope in TENANT_SCOPES:
@@ -78,10 +83,7 @@ def _matching(rule: Limit | Budget, scope: SubjectOf) -> SubjectOf:
         values = values_of(demand)
         verdict = known.get(values)
         if verdict is None:
-            verdict = all(
-                any(fnmatchcase(value, pattern) for pattern in wanted)
-                for value, wanted in zip(values, patterns, strict=False)
-            )
+            verdict = all(map(matches, patterns, values))
             if len(known) >= _MAX_MATCHES:
                 known.clear()
             known[values] = verdict

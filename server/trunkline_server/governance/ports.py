@@ -4,7 +4,7 @@ Keys of shared counters are `trunkline:{tag}:...`; the keys of one call of `admi
 share their tag where the store is `clustered`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -198,12 +198,20 @@ class SpendSource(Protocol):
     """Sums of settled spend, kept by the ledger."""
 
     async def spent(
-        self, scope: str, tenant: str, subject: str, starts: Sequence[float], end: float
+        self,
+        scope: str,
+        tenant: str,
+        subject: str,
+        starts: Sequence[float],
+        end: float,
+        *,
+        match: Mapping[str, Sequence[str]],
     ) -> Sequence[int]:
         """Nanos of USD settled in [starts[i], starts[i+1]), the last up to `end`.
 
-        `scope` is one of key, project, tenant, service and provider; times are Unix seconds.
-        Raises any error if the ledger is away.
+        `scope` is one of key, project, tenant, service and provider; times are Unix seconds, and
+        equally far from each other. `match` is the budget's. Raises any error if the ledger is
+        away.
         """
         ...
 

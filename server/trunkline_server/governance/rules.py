@@ -88,6 +88,8 @@ class Limit:
         _require(self.burst is None or self.burst > 0, "burst", "must be positive")
         _require(isfinite(self.max_wait) and self.max_wait >= 0, "max_wait", "must be 0 or more")
         _require(self.max_waiting > 0, "max_waiting", "must be positive")
+        waits = self.max_wait > 0 and self.scope == "provider"
+        _require(not waits, "max_wait", "is not for providers: one without room is passed over")
 
     @property
     def interval(self) -> float:
@@ -168,6 +170,8 @@ def _check_common(
     _require(scope in scopes, "scope", f"is none of {', '.join(sorted(scopes))}")
     for key, patterns in match.items():
         _require(key in SCOPES, f"match.{key}", f"is none of {', '.join(SCOPES)}")
+        unknown = key == "provider" and scope != "provider"
+        _require(not unknown, "match.provider", "is known to rules of providers alone")
         _require(bool(patterns), f"match.{key}", "has no pattern")
 
 

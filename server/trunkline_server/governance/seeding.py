@@ -55,7 +55,9 @@ class Seeds:
         tenant, name = subject
         try:
             async with asyncio.timeout(self._timeout):
-                sums = await source.spent(budget.scope, tenant, name, starts, wall)
+                sums = await source.spent(
+                    budget.scope, tenant, name, starts, wall, match=budget.match
+                )
         except Exception:  # noqa: BLE001 - Whatever ails the ledger, calls go on by the declared mode.
             self._away_until = self._clock.monotonic() + _PAUSE
             return None

@@ -20,6 +20,7 @@ class Dimension(StrEnum):
     PROJECT = "project"
     KEY = "key_name"
     TIER = "tier"
+    SERVICE = "service"
     USER = "user_id"
     AGENT = "agent_id"
     WORKFLOW = "workflow_id"

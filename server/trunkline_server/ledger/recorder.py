@@ -58,7 +58,6 @@ class CallFacts:
     """What others than the engine know of a call: as UsageEvent's fields of these names."""
 
     reservation_id: str = ""
-    queue_us: int = 0
     cache_status: v1.CacheStatus.ValueType = v1.CACHE_STATUS_UNSPECIFIED
     cache_hit_kind: v1.CacheHitKind.ValueType = v1.CACHE_HIT_KIND_UNSPECIFIED
     saved_cost_nanos: int = 0
@@ -158,7 +157,7 @@ class Recorder:
         ended = self._clock.monotonic()
         started = ended - duration_us / 1e6
         if number == 1:
-            book.decide_us = max(round((started - call.started) * 1e6), 0)
+            book.decide_us = max(round((started - call.started - call.queued) * 1e6), 0)
         common = _common(call, book.id, self._redact)
         common.upstream_us = duration_us
         if attempt.http_status:
@@ -208,13 +207,15 @@ class Recorder:
             event.error_reason = error.reason
         if call.decision is not None:
             event.expected_cost_nanos = call.decision.estimated_cost.total
+        if call.queued:
+            event.queue_us = round(call.queued * 1e6)
         if facts is not NO_FACTS:
             _add_facts(event, facts)
         common, place = book.common, b""
         count = len(call.attempts)
         if count:
             event.attempt_count = count
-            event.decide_us = max(book.decide_us - facts.queue_us, 0)
+            event.decide_us = book.decide_us
             if call.first_token is not None:
                 event.first_token_us = round((call.first_token - call.started) * 1e6)
             target = _answered(call) or book.last
@@ -355,7 +356,6 @@ def _add_up(event: admin.UsageEvent, call: Call) -> None:
 
 def _add_facts(event: admin.UsageEvent, facts: CallFacts) -> None:
     event.reservation_id = facts.reservation_id
-    event.queue_us = facts.queue_us
     event.cache_status = facts.cache_status
     event.cache_hit_kind = facts.cache_hit_kind
     event.saved_cost_nanos = facts.saved_cost_nanos

@@ -109,6 +109,7 @@ class _Band:
         "reasoning",
         "request",
         "totals_only",
+        "worst",
         "write",
         "write_1h",
     )
@@ -140,6 +141,10 @@ class _Band:
         self.per_token = max(inp, out) * unit / _YOCTO_PER_USD
         most_in = _or(of["input"], out)
         self.most = (most_in, max(_or(of["output"], most_in), self.reasoning))
+        self.worst = (
+            max(most_in, *inputs),
+            max(self.most[1], self.audio_out),
+        )
 
     def input_cost(self, usage: v1.Usage) -> int:
         """Units for all input. Parts that exceed their total are charged as reported."""
@@ -262,6 +267,21 @@ class Price:
         band = self._always or self._at(at).band(input_tokens)
         inp, out = band.most
         return -(-(input_tokens * inp + output_tokens * out + band.request) // band.nano)
+
+    def worst(self, input_tokens: int, output_tokens: int, at: float, *, plain: bool) -> int:
+        """The most that a request of up to so many tokens can cost, in nanos, rounded up.
+
+        Unlike `estimate` it looks at every tier that fewer tokens may fall into and, unless the
+        request is `plain`, takes all input for what is dearest: cache writes or sound.
+        """
+        schedule = self._only or self._at(at)
+        count = bisect_left(schedule.starts, input_tokens) + 1
+        worst = 0
+        for band in schedule.bands[:count]:
+            inp, out = band.most if plain else band.worst
+            exact = input_tokens * inp + output_tokens * out + band.request
+            worst = max(worst, -(-exact // band.nano))
+        return worst
 
     def estimate_parts(
         self, input_tokens: int, output_tokens: int, at: float

@@ -311,8 +311,16 @@ def _quotas(settings: Settings) -> Iterator[Complaint]:
     counted += [f"budgets.{name}" for name in settings.budgets]
     if counted and settings.server.workers > 1 and settings.state.redis is None:
         yield counted[0], "would be counted by each worker alone; set state.redis, or workers: 1"
+    for name, limit in settings.limits.items():
+        path = f"limits.{name}"
+        if limit.scope == "provider" and limit.max_wait:
+            yield f"{path}.max_wait", "is not for providers: one without room is passed over"
+        if limit.scope != "provider" and "provider" in limit.match:
+            yield f"{path}.match.provider", "is known to limits of scope provider alone"
     for name, budget in settings.budgets.items():
         path = f"budgets.{name}"
+        if budget.scope != "provider" and "provider" in budget.match:
+            yield f"{path}.match.provider", "is known to budgets of scope provider alone"
         if budget.period == "rolling" and budget.window < 1:
             yield f"{path}.window", "is how far a rolling budget looks back; write such as 30d"
         if budget.period != "rolling" and budget.window:

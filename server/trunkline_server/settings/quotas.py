@@ -10,7 +10,7 @@ from trunkline_server.settings.values import Context
 from trunkline_server.settings.yaml_source import Node
 
 # What the `match` of limits and budgets may name.
-_SUBJECTS = ("key", "user", "project", "tenant", "service", "model")
+_SUBJECTS = ("key", "user", "project", "tenant", "service", "model", "provider")
 
 
 def _match(node: Node, context: Context) -> dict[str, tuple[str, ...]]:
@@ -36,12 +36,13 @@ def _fractions(node: Node, context: Context) -> tuple[float, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitSettings:
-    """`limits.NAME`: how much each key, user, project, tenant or model may ask for."""
+    """`limits.NAME`: how much each key, user, project, tenant or model may ask
+    for, or each provider be asked for."""
 
     # What is counted: requests, tokens, or calls at the same time.
     measure: Annotated[str, read.choice("requests", "tokens", "concurrency")]
     # Whom it counts for.
-    scope: Annotated[str, read.choice("key", "user", "project", "tenant", "model")]
+    scope: Annotated[str, read.choice("key", "user", "project", "tenant", "model", "provider")]
     # How much in each `per`; for concurrency, how many at the same time.
     amount: Annotated[int, read.integer(1)]
     per: Annotated[str, read.choice("second", "minute", "hour", "day")] = "minute"
@@ -58,10 +59,11 @@ class LimitSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetSettings:
-    """`budgets.NAME`: how much each key, project, tenant or service may spend."""
+    """`budgets.NAME`: how much each key, project, tenant or service may spend,
+    or be spent at each provider."""
 
     # Whom it counts for.
-    scope: Annotated[str, read.choice("key", "project", "tenant", "service")]
+    scope: Annotated[str, read.choice("key", "project", "tenant", "service", "provider")]
     # US dollars in each period.
     amount: Annotated[Decimal, read.dollars]
     # Days and months are those of UTC; rolling looks back over `window`.

@@ -28,7 +28,8 @@ from trunkline_server.store.database import Database, Row
 # Columns that are fields of the event under the same name.
 _SAME = (
     *("event_id", "kind", "call_id", "attempt_number", "request_id", "trace_id"),
-    *("tenant", "project", "key_name", "tier", "user_id", "agent_id", "workflow_id"),
+    *("tenant", "project", "key_name", "tier", "service"),
+    *("user_id", "agent_id", "workflow_id"),
     *("operation", "streamed", "requested_model", "model", "route", "strategy"),
     *("provider", "provider_model", "deployment", "region", "replica", "snapshot_version"),
     *("outcome", "error_reason", "finish_reason", "http_status"),

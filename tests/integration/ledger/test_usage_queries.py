@@ -179,6 +179,7 @@ async def test_seeded_questions_are_answered_as_by_hand(filled: UsageTable) -> N
         Dimension.TENANT: TENANTS,
         Dimension.PROJECT: ["", "search", "other"],
         Dimension.KEY: ["key-1", "key-2"],
+        Dimension.SERVICE: ["", "billing", "o'ps"],
         Dimension.USER: ["u-1", "u-2"],
         Dimension.MODEL: ["large", "small"],
         Dimension.PROVIDER: ["alpha", "beta"],

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -264,7 +264,14 @@ class Sums:
         self.asked = 0
 
     async def spent(
-        self, scope: str, tenant: str, subject: str, starts: Sequence[float], end: float
+        self,
+        scope: str,
+        tenant: str,
+        subject: str,
+        starts: Sequence[float],
+        end: float,
+        *,
+        match: Mapping[str, Sequence[str]],
     ) -> Sequence[int]:
         self.asked += 1
         await asyncio.sleep(0.01)

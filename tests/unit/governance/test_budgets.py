@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 import pytest
@@ -206,7 +206,14 @@ class Sums:
         self.error: Exception | None = None
 
     async def spent(
-        self, scope: str, tenant: str, subject: str, starts: Sequence[float], end: float
+        self,
+        scope: str,
+        tenant: str,
+        subject: str,
+        starts: Sequence[float],
+        end: float,
+        *,
+        match: Mapping[str, Sequence[str]],
     ) -> Sequence[int]:
         self.asked.append((scope, tenant, subject, list(starts), end))
         await asyncio.sleep(0)

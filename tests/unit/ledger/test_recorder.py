@@ -338,7 +338,6 @@ def test_an_unknown_price_is_said_and_never_zero_dollars_in_silence() -> None:
 def test_what_others_know_of_a_call_stands_in_its_event() -> None:
     facts = CallFacts(
         reservation_id="r-1",
-        queue_us=1_000,
         cache_status=v1.CACHE_STATUS_MISS,
         saved_cost_nanos=5,
         inter_chunk_mean_us=6,
@@ -349,7 +348,7 @@ def test_what_others_know_of_a_call_stands_in_its_event() -> None:
     async def main(books: Books) -> None:
         await books.generate()
         call, (attempt,) = books.take()
-        for name in ("reservation_id", "queue_us", "cache_status", "saved_cost_nanos",
+        for name in ("reservation_id", "cache_status", "saved_cost_nanos",
                      "inter_chunk_mean_us", "inter_chunk_max_us", "chunk_count"):  # fmt: skip
             assert getattr(call, name) == getattr(facts, name)
             assert not getattr(attempt, name)

@@ -102,6 +102,8 @@ class _ExclusionReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Exclu
     """It is being drained or is switched off."""
     EXCLUSION_REASON_POLICY: _ExclusionReason.ValueType  # 11
     """A rule of the operator keeps this call away from it; the detail is the rule's name."""
+    EXCLUSION_REASON_QUOTA: _ExclusionReason.ValueType  # 12
+    """Its vendor said that what it admits is used up, until a moment that has not come."""
 
 class ExclusionReason(_ExclusionReason, metaclass=_ExclusionReasonEnumTypeWrapper):
     """ExclusionReason is the rule that excluded a candidate."""
@@ -130,6 +132,8 @@ EXCLUSION_REASON_DISABLED: ExclusionReason.ValueType  # 10
 """It is being drained or is switched off."""
 EXCLUSION_REASON_POLICY: ExclusionReason.ValueType  # 11
 """A rule of the operator keeps this call away from it; the detail is the rule's name."""
+EXCLUSION_REASON_QUOTA: ExclusionReason.ValueType  # 12
+"""Its vendor said that what it admits is used up, until a moment that has not come."""
 Global___ExclusionReason: _TypeAlias = ExclusionReason  # noqa: Y015
 
 class _CircuitState:

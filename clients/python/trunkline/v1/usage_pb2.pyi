@@ -175,22 +175,28 @@ class Timing(_message.Message):
     TOTAL_US_FIELD_NUMBER: _builtins.int
     UPSTREAM_US_FIELD_NUMBER: _builtins.int
     FIRST_TOKEN_US_FIELD_NUMBER: _builtins.int
+    QUEUE_US_FIELD_NUMBER: _builtins.int
     total_us: _builtins.int
     """From the arrival of the request to the end of the answer."""
     upstream_us: _builtins.int
     """The part of total_us spent waiting for providers."""
     first_token_us: _builtins.int
     """From the arrival of the request to the first delta. Streams only."""
+    queue_us: _builtins.int
+    """The part of total_us spent waiting for room under limits and budgets, the way to the
+    counters that replicas share included. Zero means that the call did not wait.
+    """
     def __init__(
         self,
         *,
         total_us: _builtins.int = ...,
         upstream_us: _builtins.int = ...,
         first_token_us: _builtins.int = ...,
+        queue_us: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_token_us", b"first_token_us", "total_us", b"total_us", "upstream_us", b"upstream_us"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_token_us", b"first_token_us", "queue_us", b"queue_us", "total_us", b"total_us", "upstream_us", b"upstream_us"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

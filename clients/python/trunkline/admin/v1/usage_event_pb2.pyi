@@ -272,8 +272,9 @@ class UsageEvent(_message.Message):
     duration_us: _builtins.int
     """From start to end, in microseconds, by a clock that never jumps."""
     queue_us: _builtins.int
-    """The part that a call waited for its turn under its limits, in microseconds. Zero means
-    that it did not wait; zero for an attempt.
+    """The part that a call waited for room under limits and budgets, in microseconds, the way to
+    the counters that replicas share included. Zero means that it did not wait; zero for an
+    attempt.
     """
     decide_us: _builtins.int
     """From the start of the call, its waiting aside, to the start of its first attempt, in

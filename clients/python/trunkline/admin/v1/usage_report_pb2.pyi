@@ -69,6 +69,8 @@ class _UsageDimensionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UsageD
     """error_reason, likewise."""
     USAGE_DIMENSION_CACHE_STATUS: _UsageDimension.ValueType  # 20
     """cache_status, likewise."""
+    USAGE_DIMENSION_SERVICE: _UsageDimension.ValueType  # 21
+    """service. Empty in events kept before the database had a column for it."""
 
 class UsageDimension(_UsageDimension, metaclass=_UsageDimensionEnumTypeWrapper):
     """UsageDimension is a field of UsageEvent by which events are filtered and grouped."""
@@ -115,6 +117,8 @@ USAGE_DIMENSION_ERROR_REASON: UsageDimension.ValueType  # 19
 """error_reason, likewise."""
 USAGE_DIMENSION_CACHE_STATUS: UsageDimension.ValueType  # 20
 """cache_status, likewise."""
+USAGE_DIMENSION_SERVICE: UsageDimension.ValueType  # 21
+"""service. Empty in events kept before the database had a column for it."""
 Global___UsageDimension: _TypeAlias = UsageDimension  # noqa: Y015
 
 class _UsageFormat:
