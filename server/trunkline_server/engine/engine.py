@@ -432,8 +432,6 @@ def _unveiled(call: Call, response: v1.GenerateResponse | bytes) -> v1.GenerateR
     treatment = call.treatment
     if treatment is None or treatment.veil is None:
         return response
-    if isinstance(response, bytes):
-        response = v1.GenerateResponse.FromString(response)
     return treatment.veil.restored(response)
 
 
@@ -442,14 +440,7 @@ def _veiled(call: Call, send: _Sender) -> _Sender:
     treatment = call.treatment
     if treatment is None or treatment.veil is None:
         return send
-    restore = treatment.veil.sender(send)
-
-    async def restored(event: v1.StreamGenerateResponse | bytes) -> None:
-        if isinstance(event, bytes):
-            event = v1.StreamGenerateResponse.FromString(event)
-        await restore(event)
-
-    return restored
+    return treatment.veil.sender(send)
 
 
 def _hedge(call: Call, request: _Request) -> bool | None:
