@@ -14,7 +14,7 @@ saved.
 from trunkline import v1
 from trunkline_server.cache.answers import Answer
 from trunkline_server.cache.embeddings import Batch, EmbedDesk, EmbedFlight, EmbedHit, alike
-from trunkline_server.cache.flights import Flights, Tasks
+from trunkline_server.cache.flights import Flights, Key, Tasks
 from trunkline_server.cache.generation import (
     Desk,
     Flight,
@@ -22,7 +22,6 @@ from trunkline_server.cache.generation import (
     Made,
     StreamFlight,
     StreamHit,
-    unary_hit,
 )
 from trunkline_server.cache.key import embed_keys, fingerprint, generate_key, scope_of
 from trunkline_server.cache.levels import Bounds, Levels
@@ -46,6 +45,7 @@ __all__ = [
     "EmbedHit",
     "Flight",
     "Hit",
+    "Key",
     "Rules",
     "Source",
     "Stats",
@@ -95,13 +95,23 @@ class AnswerCache:
         if intent.read:
             answer = self._levels.peek(scope, digest)
             if isinstance(answer, Answer):
-                hit = unary_hit(answer) or self._whole(scope, digest, answer)
-                if hit is not None:
+                whole = answer.whole()
+                if whole is not None and whole.body is not None:
+                    if whole is not answer:
+                        self._levels.reshape(scope, digest, whole)
                     self._count(answer)
-                    return hit
+                    return Hit(whole.facts, whole.body, key=(scope, digest))
         if intent.only and self._levels.second is None:
             raise cache_miss()
         return Flight(self._desk, request, (scope, digest), intent)
+
+    def again(self, key: Key) -> Hit | None:
+        """What the memory still has where a hit was found before, by its key."""
+        answer = self._levels.peek(*key)
+        if not isinstance(answer, Answer) or answer.body is None:
+            return None
+        self._count(answer)
+        return Hit(answer.facts, answer.body, key=key)
 
     def lookup_stream(
         self, request: v1.GenerateRequest, caller: Caller, source: Source
@@ -165,13 +175,6 @@ class AnswerCache:
         await self._tasks.close()
         if self._levels.second is not None:
             await self._levels.second.close()
-
-    def _whole(self, scope: str, digest: bytes, answer: Answer) -> Hit | None:
-        whole = answer.whole()
-        if whole is None:
-            return None
-        self._levels.reshape(scope, digest, whole)
-        return unary_hit(whole)
 
     def _count(self, answer: Answer) -> None:
         self.stats.memory_hits += 1

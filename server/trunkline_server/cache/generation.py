@@ -60,6 +60,8 @@ class Hit:
     facts: Facts
     body: bytes
     kind: v1.CacheHitKind.ValueType = v1.CACHE_HIT_KIND_MEMORY
+    # Where it was found, for who asks again.
+    key: Key | None = None
 
     def response(self, call_id: str, total_us: int) -> bytes:
         """The serialised GenerateResponse of this call."""

@@ -38,6 +38,9 @@ class Call:
     tracestate: str = ""
     # Whether the trace began with this call, so that the router decides on sampling it.
     begins_trace: bool = False
+    # The request as it came, for whoever remembers something of it; empty where it no longer
+    # tells what `request` is.
+    raw: bytes = b""
     # What access rules and others ask of the deployment that serves it.
     constraints: tuple[Constraint, ...] = ()
     # None: the caller may ask for anything.

@@ -46,6 +46,11 @@ class Engine:
     def table(self, table: Table) -> None:
         self._table = table
 
+    @property
+    def caches(self) -> bool:
+        """Whether answers may come from a cache."""
+        return self._services.cache is not None
+
     async def generate(
         self, call: Call, request: v1.GenerateRequest
     ) -> v1.GenerateResponse | bytes:
@@ -77,8 +82,10 @@ class Engine:
             self._fail(call, failure)
             raise
         if not call.working:
-            await self._close(call)
-        return _unveiled(call, answer)
+            self._end(call)
+            if self._services.books is not None:
+                await self._services.books.committed()
+        return answer if call.treatment is None else _unveiled(call, answer)
 
     async def embed(self, call: Call, request: v1.EmbedRequest) -> v1.EmbedResponse | bytes:
         """Turns texts into vectors, as `generate`. Raises TrunklineError."""
@@ -424,6 +431,7 @@ def _sent(call: Call, treatment: Treatment, request: RequestT) -> RequestT:
         return request
     call.served = request.context.user_id
     call.request = masked
+    call.raw = b""
     return cast("RequestT", masked)  # A copy is of the kind that was copied.
 
 

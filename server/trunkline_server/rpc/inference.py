@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Coroutine
+from copy import copy
 from functools import wraps
 from typing import Any, Protocol, TypeVar
 
@@ -22,6 +23,7 @@ from trunkline_server.governance.identity import Identity
 from trunkline_server.governance.issuers import KeysPendingError
 from trunkline_server.governance.principal import Principal
 from trunkline_server.governance.roles import INFERENCE
+from trunkline_server.routing.lru import Lru
 from trunkline_server.rpc.faults import abort
 from trunkline_server.rpc.metadata import (
     CallMetadata,
@@ -40,6 +42,7 @@ SERVICE = "trunkline.v1.InferenceService"
 
 Context = grpc.aio.ServicerContext[Any, Any]
 RequestT = TypeVar("RequestT", bound=Message)
+AskedT = TypeVar("AskedT", v1.GenerateRequest, v1.EmbedRequest)
 ResponseT = TypeVar("ResponseT")
 _Handler = Callable[["InferenceServicer", "_Ticket", bytes, Context], Awaitable[ResponseT]]
 _Rpc = Callable[["InferenceServicer", bytes, Context], Coroutine[Any, Any, ResponseT]]
@@ -54,6 +57,10 @@ _DENIALS = frozenset({v1.ERROR_REASON_AUTHENTICATION, v1.ERROR_REASON_AUTHORIZAT
 # some 10 KB, and at most 50.
 _QUESTIONS = 1_024
 _REMEMBERED_BYTES = 1_024
+
+# The bytes that parsed requests may take, of calls that the cache answered, and the largest one.
+_KNOWN_REQUESTS = 8 * 2**20
+_KNOWN_REQUEST = 16 * 2**10
 
 # So many decisions of a batch are made before other calls get their turn.
 BATCH_STRIDE = 128
@@ -156,6 +163,9 @@ class InferenceServicer:
         self.default_deadline = default_deadline
         self.in_flight = 0
         self._questions = Questions(_QUESTIONS)
+        self._requests: Lru[bytes, v1.GenerateRequest] | None = (
+            Lru(_KNOWN_REQUESTS) if engine.caches else None
+        )
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """The service as grpc.aio registers it."""
@@ -180,20 +190,28 @@ class InferenceServicer:
     async def generate(self, ticket: "_Ticket", raw: bytes, context: Context) -> bytes:
         """Generate."""
         caller, metadata = self._authenticate(ticket)
-        request = self._parse(v1.GenerateRequest, raw)
-        validate_generate(request)
-        call = self._admit(ticket, request, caller, metadata)
-        return _serialized(await self._engine.generate(call, request))
+        known = self._known(raw)
+        request = known or self._generation(raw)
+        call, request = self._admit(ticket, request, caller, metadata, raw)
+        answer = await self._engine.generate(call, request)
+        if not isinstance(answer, bytes):
+            return answer.SerializeToString()
+        if known is None:
+            # It came from the cache; who asks again need not be understood again.
+            self._remember(call)
+        return answer
 
     @_guarded("stream_generate")
     async def stream_generate(self, ticket: "_Ticket", raw: bytes, context: Context) -> None:
         """StreamGenerate. Events are written, not yielded: a cancelled call then unwinds
         through the engine at once, and closes the upstream."""
         caller, metadata = self._authenticate(ticket)
-        request = self._parse(v1.GenerateRequest, raw)
-        validate_generate(request)
-        call = self._admit(ticket, request, caller, metadata)
+        known = self._known(raw)
+        request = known or self._generation(raw)
+        call, request = self._admit(ticket, request, caller, metadata, raw)
         await self._engine.stream_generate(call, request, context.write)
+        if known is None and call.cache_status == v1.CACHE_STATUS_HIT:
+            self._remember(call)
 
     @_guarded("embed")
     async def embed(self, ticket: "_Ticket", raw: bytes, context: Context) -> bytes:
@@ -201,7 +219,7 @@ class InferenceServicer:
         caller, metadata = self._authenticate(ticket)
         request = self._parse(v1.EmbedRequest, raw)
         validate_embed(request)
-        call = self._admit(ticket, request, caller, metadata)
+        call, request = self._admit(ticket, request, caller, metadata)
         return _serialized(await self._engine.embed(call, request))
 
     @_guarded("route")
@@ -318,6 +336,32 @@ class InferenceServicer:
             self._questions.put((raw, caller), question)
         return question
 
+    def _known(self, raw: bytes) -> v1.GenerateRequest | None:
+        """The request of these bytes, if it was answered from the cache before."""
+        known = self._requests
+        if known is None or len(raw) > _KNOWN_REQUEST or len(raw) > self.max_request_bytes:
+            return None
+        return known.get(raw)
+
+    def _remember(self, call: Call) -> None:
+        """Keeps the parsed request of a call. One that its caller's bounds may change is not
+        kept."""
+        known, raw = self._requests, call.raw
+        if (
+            known is not None
+            and raw
+            and len(raw) <= _KNOWN_REQUEST
+            and call.bounds is None
+            and isinstance(call.request, v1.GenerateRequest)
+        ):
+            # Parsed, it takes a few times as much.
+            known.put(raw, call.request, 4 * len(raw) + 512)
+
+    def _generation(self, raw: bytes) -> v1.GenerateRequest:
+        request = self._parse(v1.GenerateRequest, raw)
+        validate_generate(request)
+        return request
+
     def _parse(self, kind: type[RequestT], raw: bytes) -> RequestT:
         if len(raw) > self.max_request_bytes:
             raise invalid(
@@ -333,12 +377,17 @@ class InferenceServicer:
     def _admit(
         self,
         ticket: "_Ticket",
-        request: v1.GenerateRequest | v1.EmbedRequest,
+        request: AskedT,
         caller: Principal,
         metadata: CallMetadata,
-    ) -> Call:
+        raw: bytes = b"",
+    ) -> tuple[Call, AskedT]:
+        """The call, and its request, which is a copy where bounds will be written into it."""
         ticket.request = request
         permit = self._decide(ticket, caller, request.model)
+        if permit.tier is not None and self._requests is not None:
+            # A tier's bounds are written into the request, which others may ask again.
+            request = ticket.request = copy(request)
         now = self._clock.monotonic()
         call = Call(
             operation=ticket.operation,
@@ -350,13 +399,14 @@ class InferenceServicer:
             traceparent=metadata.traceparent,
             tracestate=metadata.tracestate,
             begins_trace=metadata.begins_trace,
+            raw=raw,
             constraints=permit.constraints,
             bounds=permit.tier,
         )
         if self.audit is not None:
             self._record_grant(self.audit, ticket, caller, call.id)
         ticket.call = call
-        return call
+        return call, request
 
 
 def _serialized(message: Message | bytes) -> bytes:
