@@ -1,4 +1,4 @@
-"""The command line: `trunkline serve`, `check`, `migrate`, `call`, `hash-key`."""
+"""The command line: `trunkline serve`, `check`, `migrate`, `secrets`, `call`, `hash-key`."""
 
 import argparse
 import hashlib
@@ -62,8 +62,26 @@ def _parser() -> argparse.ArgumentParser:
     )
     hash_key.add_argument("--stdin", action="store_true", help="hash the line on standard input")
     hash_key.set_defaults(command=_hash_key)
+    _secrets_commands(commands.add_parser("secrets", help="master keys and stored credentials"))
     commands.add_parser("call", help="make one call, as a quick try", add_help=False)
     return parser
+
+
+def _secrets_commands(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    make_key = commands.add_parser("make-key", help="make a master key")
+    make_key.set_defaults(command=_make_key)
+    put = commands.add_parser(
+        "put", help="store the credential on standard input, encrypted, as NAME"
+    )
+    put.add_argument("config", type=Path, metavar="CONFIG")
+    put.add_argument("name", metavar="NAME")
+    put.set_defaults(command=_put_secret)
+    rekey = commands.add_parser(
+        "rekey", help="seal everything under the first of secrets.master_keys"
+    )
+    rekey.add_argument("config", type=Path, metavar="CONFIG")
+    rekey.set_defaults(command=_rekey)
 
 
 def _serving_options(parser: argparse.ArgumentParser) -> None:
@@ -122,6 +140,41 @@ def _migrate(parsed: argparse.Namespace) -> int:
     steps = asyncio.run(migrate(load(parsed.config, known=known())))
     print("\n".join(f"applied {step}" for step in steps) or "nothing to do")
     return 0
+
+
+def _make_key(_: argparse.Namespace) -> int:
+    from trunkline_server.secrets.master_keys import new_key  # noqa: PLC0415 - as above
+
+    print(new_key())
+    return 0
+
+
+def _put_secret(parsed: argparse.Namespace) -> int:
+    import asyncio  # noqa: PLC0415 - as above
+
+    from trunkline_server.app.secret_commands import put  # noqa: PLC0415 - as above
+    from trunkline_server.catalogue.known import known  # noqa: PLC0415 - as above
+    from trunkline_server.settings import is_credential_name, load  # noqa: PLC0415 - as above
+
+    if not is_credential_name(parsed.name):
+        print("trunkline: NAME is letters, digits and ._:@+- only, at most 128", file=sys.stderr)
+        return USAGE
+    settings = load(parsed.config, known=known())
+    version = asyncio.run(put(settings, parsed.name, sys.stdin.readline().strip()))
+    print(f"credential:{parsed.name} has version {version}")
+    return 0
+
+
+def _rekey(parsed: argparse.Namespace) -> int:
+    import asyncio  # noqa: PLC0415 - as above
+
+    from trunkline_server.app.secret_commands import rekey, tell  # noqa: PLC0415 - as above
+    from trunkline_server.catalogue.known import known  # noqa: PLC0415 - as above
+    from trunkline_server.settings import load  # noqa: PLC0415 - as above
+
+    settings = load(parsed.config, known=known())
+    done = asyncio.run(rekey(settings))
+    return tell(done, next(iter(settings.secrets.master_keys)))
 
 
 def _hash_key(parsed: argparse.Namespace) -> int:

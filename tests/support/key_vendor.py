@@ -36,7 +36,9 @@ class KeyVendor:
     async def _models(self, request: web.Request) -> web.Response:
         key = _key(request)
         if self.down:
-            return web.json_response({"error": {"message": "down"}}, status=self.down)
+            # It quotes what it should not.
+            error = {"message": f"no capacity for {key}"}
+            return web.json_response({"error": error}, status=self.down)
         self.tried[key] += 1
         if key not in self.keys | self.trial_keys:
             return self._refuse(key)
@@ -46,7 +48,9 @@ class KeyVendor:
         key = _key(request)
         body = await request.json()
         if self.down:
-            return web.json_response({"error": {"message": "down"}}, status=self.down)
+            # It quotes what it should not.
+            error = {"message": f"no capacity for {key}"}
+            return web.json_response({"error": error}, status=self.down)
         if key not in self.keys:
             self.refused[key] += 1
             return self._refuse(key)

@@ -3,18 +3,24 @@ its calls."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from trunkline_server.app.secret_sources import BlockingSources
+from trunkline import v1
+from trunkline_server.app.provider_secrets import (
+    CheckedSource,
+    bundled,
+    fetched_paths,
+    stored_name,
+)
+from trunkline_server.app.secret_sources import SecretManagers
+from trunkline_server.app.trials import Trial, Trials
 from trunkline_server.catalogue.compile import Endpoint
 from trunkline_server.clock import Clock
 from trunkline_server.engine import ports as engine
-from trunkline_server.engine.probe import Probe, is_wrong_path, probe_once
-from trunkline_server.engine.table import Endpoint as EngineEndpoint
 from trunkline_server.engine.table import FixedCredential
 from trunkline_server.errors import TrunklineError
-from trunkline_server.providers.dialects import DIALECTS
 from trunkline_server.secrets.ports import (
     Headers,
     SecretAudit,
@@ -23,20 +29,23 @@ from trunkline_server.secrets.ports import (
     SecretValue,
 )
 from trunkline_server.secrets.refresher import Refresher, RefreshPolicy
-from trunkline_server.secrets.rotation import CredentialVault, bundle
+from trunkline_server.secrets.rotation import CredentialVault, Pair
 from trunkline_server.settings import (
     ConfigError,
     Problem,
     Secret,
     SecretsSettings,
     Settings,
-    is_header_safe,
     provider_secrets,
 )
 from trunkline_server.telemetry.metrics import Metrics
 from trunkline_server.telemetry.secrets import SecretLog
 from trunkline_server.upstream.clients import make_client
 from trunkline_server.upstream.http import HttpClient
+
+if TYPE_CHECKING:
+    from trunkline_server.app.credential_service import CredentialService
+    from trunkline_server.app.stored_credentials import StoredCredentials
 
 # Connections for trials of new credentials, to one host.
 _TRIALS = 4
@@ -63,26 +72,36 @@ class Credentials:
         *,
         log: SecretLog,
         audit: SecretAudit,
+        stored: "StoredCredentials | None" = None,
     ) -> None:
+        """`stored` None knows no credential that the router keeps."""
+        self._stored = stored
+        if stored is not None:
+            stored.on_change = self._stored_changed
+        self._clock = clock
         self._settings = settings
-        self._http = http
+        self._trials = Trials(http, on=settings.canary)
         self._log = log
         self._audit = audit
         self._vault = CredentialVault(clock, self._try, self._heard)
         self._refresher = Refresher(
-            _Checked(source),
+            CheckedSource(source),
             clock,
             self,
             audit,
             policy=RefreshPolicy(settings.refresh_interval, settings.retry),
         )
         self._values: dict[str, SecretValue] = {}
+        # Of the table in force: all, and those that have what they need.
+        self._known: Mapping[str, Endpoint] = {}
         self._endpoints: dict[str, Endpoint] = {}
         # By reference, those that are still to be had; by provider, changes under way.
         self._fetching: dict[str, asyncio.Task[None]] = {}
         self._turns: dict[str, _Turn] = {}
         # References whose last value is older than it may be.
         self._expired: set[str] = set()
+        # What the control plane manages; None where nothing is stored.
+        self.service: CredentialService | None = None
         # Called when a provider comes into use, or falls out of it.
         self.on_change: Callable[[], None] = _nobody
 
@@ -92,7 +111,8 @@ class Credentials:
         Raises ConfigError for one that its manager refuses and OSError for one that cannot be
         had now, unless their providers are to be skipped.
         """
-        paths = _paths(settings)
+        paths = fetched_paths(settings)
+        self._require_stored(settings)
         outcomes = await asyncio.gather(
             *(self._keep(reference) for reference in paths), return_exceptions=True
         )
@@ -111,6 +131,17 @@ class Credentials:
                 raise ConfigError("secrets", [problem]) from None
             else:
                 raise OSError(f"{paths[reference]}: {error.message}")
+
+    def _require_stored(self, settings: Settings) -> None:
+        for name, provider in settings.providers.items():
+            for below, secret in provider_secrets(provider):
+                stored = stored_name(secret)
+                if not stored or self._value(secret) is not None:
+                    continue
+                problem = f"{secret.reference}: there is no such credential, or it cannot be read"
+                if self._settings.on_missing == "skip":
+                    continue
+                raise ConfigError("secrets", [Problem(0, f"providers.{name}.{below}", problem)])
 
     def available(self, settings: Settings) -> Settings:
         """The settings without the deployments of providers that lack a secret.
@@ -141,8 +172,9 @@ class Credentials:
             secret.reference
             for endpoint in endpoints.values()
             for secret in endpoint.secrets
-            if secret.managed
+            if secret.managed and not stored_name(secret)
         }
+        self._known = dict(endpoints)
         for reference in used - self._values.keys() - self._fetching.keys():
             self._fetching[reference] = asyncio.create_task(self._fetch(reference))
         for reference in (self._values.keys() | self._fetching.keys()) - used:
@@ -188,6 +220,10 @@ class Credentials:
             self._drop(name)
         self._endpoints[name] = endpoint
         self._vault.load(name, wanted, lambda value: endpoint.render(value.split("\n")))
+        pair = self._pair(endpoint.secrets)
+        if before is None and pair is not None and pair.previous is not None:
+            # A grace that began before this process did.
+            self._vault.adopt(name, pair)
         held = self._vault.credential(name)
         if held.current.value.value != wanted.value:
             self._turn(name)
@@ -204,6 +240,9 @@ class Credentials:
         """A secret's value, if it is here."""
         if not secret.managed:
             return SecretValue(secret.reveal(), secret.reference)
+        if name := stored_name(secret):
+            stored = None if self._stored is None else self._stored.get(name)
+            return None if stored is None else stored.current.value
         if secret.reference in self._expired:
             return None
         return self._values.get(secret.reference)
@@ -214,9 +253,63 @@ class Credentials:
         found = [value for value in values if value is not None]
         if len(found) < len(values):
             return None
-        return SecretValue(
-            bundle([value.value for value in found]), ",".join(value.version for value in found)
-        )
+        return bundled(found)
+
+    def _pair(self, secrets: Sequence[Secret]) -> Pair | None:
+        """What a provider is to be called with, and, while one of its stored credentials is in
+        its grace, what it was called with before."""
+        current = self._wanted(secrets)
+        if current is None or self._stored is None:
+            return None if current is None else Pair(current)
+        before, ends = [], 0.0
+        for secret in secrets:
+            stored = self._stored.get(stored_name(secret))
+            pair = None if stored is None else stored.pair(self._clock.wall())
+            value = self._value(secret)
+            if pair is not None and pair.previous is not None:
+                value, ends = pair.previous, max(ends, pair.grace_ends)
+            if value is not None:
+                before.append(value)
+        if not ends:
+            return Pair(current)
+        return Pair(current, bundled(before), ends)
+
+    def _stored_changed(self, name: str) -> None:
+        """Takes over a stored credential, which was tried by whoever wrote it."""
+        for provider, endpoint in self._known.items():
+            if not any(stored_name(secret) == name for secret in endpoint.secrets):
+                continue
+            pair = self._pair(endpoint.secrets)
+            if pair is None or provider not in self._endpoints:
+                # It falls out of use, or comes into it.
+                self.on_change()
+                return
+            if pair != self._vault.pair(provider):
+                self._vault.adopt(provider, pair)
+
+    async def trial(self, provider: str, name: str, value: str) -> Trial:
+        """Tries a value for a stored credential at a provider, in place of its credential of
+        that name, or else of its first. Raises FAILED_PRECONDITION for a provider that is none.
+        """
+        endpoint = self._known.get(provider)
+        if endpoint is None or not endpoint.secrets:
+            raise TrunklineError(
+                v1.ERROR_REASON_FAILED_PRECONDITION,
+                f"{provider!r} is no provider with a credential at which one could be tried",
+            )
+        names = [stored_name(secret) for secret in endpoint.secrets]
+        place = names.index(name) if name in names else 0
+        values = [found.value if (found := self._value(each)) else "" for each in endpoint.secrets]
+        values[place] = value
+        return await self._trials.verdict(endpoint, endpoint.render(values))
+
+    def users(self, name: str) -> list[str]:
+        """The providers of the table in force that refer to a stored credential."""
+        return [
+            provider
+            for provider, endpoint in self._known.items()
+            if any(stored_name(secret) == name for secret in endpoint.secrets)
+        ]
 
     async def _keep(self, reference: str) -> None:
         async def changed(value: SecretValue) -> None:
@@ -279,19 +372,7 @@ class Credentials:
 
     async def _try(self, provider: str, headers: Headers) -> None:
         """One cheap authenticated call; a secrets.ports.Probe."""
-        endpoint = self._endpoints[provider]
-        if not self._settings.canary:
-            return
-        asked = endpoint.probe
-        probe = Probe(endpoint.probe_path, "", 0.0)
-        if asked is not None:
-            probe = Probe(asked.path, asked.model, asked.interval)
-        refusal = await probe_once(
-            self._http, _engine_endpoint(endpoint), probe, endpoint.flags, headers
-        )
-        # A host that lacks the path has no opinion of the credential: the grace has to do.
-        if refusal is not None and not is_wrong_path(probe, refusal):
-            raise refusal
+        await self._trials.require(self._endpoints[provider], headers)
 
     def _heard(self, action: str, name: str, detail: Mapping[str, str]) -> None:
         self._audit(action, name, detail)
@@ -305,23 +386,6 @@ class _Turn:
 
     def __init__(self) -> None:
         self.hurry = asyncio.Event()
-
-
-class _Checked:
-    """A source whose values can stand in a header."""
-
-    def __init__(self, source: SecretSource) -> None:
-        self._source = source
-
-    async def fetch(self, reference: str) -> SecretValue:
-        """As SecretSource.fetch."""
-        found = await self._source.fetch(reference)
-        value = replace(found, value=found.value.strip())
-        if not is_header_safe(value.value):
-            raise SecretRefusedError(
-                f"{reference}: the secret is empty, or holds characters that no header may hold"
-            )
-        return value
 
 
 async def _rings(bell: asyncio.Event, seconds: float) -> bool:
@@ -341,47 +405,54 @@ def _same_place(before: Endpoint, after: Endpoint) -> bool:
     )
 
 
-def _engine_endpoint(endpoint: Endpoint) -> EngineEndpoint:
-    return EngineEndpoint(
-        endpoint.name,
-        DIALECTS[endpoint.dialect],
-        endpoint.base_url,
-        FixedCredential(()),
-        endpoint.connect_timeout,
-        endpoint.header_timeout,
-        endpoint.max_body_bytes,
-    )
-
-
-def _paths(settings: Settings) -> dict[str, str]:
-    """Where each secret that is to be fetched is first named, by its reference."""
-    paths: dict[str, str] = {}
-    for name, provider in settings.providers.items():
-        for below, secret in provider_secrets(provider):
-            if secret.managed:
-                paths.setdefault(secret.reference, f"providers.{name}.{below}")
-    return paths
-
-
 @asynccontextmanager
 async def credentials_kept(
-    settings: Settings, clock: Clock, metrics: Metrics
+    settings: Settings,
+    clock: Clock,
+    metrics: Metrics,
+    audit: SecretAudit | None = None,
 ) -> AsyncGenerator[Credentials]:
     """The credentials of the settings' providers, while they are kept.
 
-    Raises as Credentials.start does.
+    `audit` None keeps no trail. Raises as Credentials.start and stored_kept do.
     """
     log = SecretLog(metrics)
-    http = make_client(proxies=False, max_connections_per_origin=_TRIALS)
-    sources = BlockingSources(settings.secrets, clock)
-    credentials = Credentials(settings.secrets, sources, http, clock, log=log, audit=_unaudited)
-    try:
+    trail = audit or _unaudited
+    async with AsyncExitStack() as stack:
+        http = make_client(proxies=False, max_connections_per_origin=_TRIALS)
+        stack.push_async_callback(http.close)
+        managers = SecretManagers(settings.secrets, clock)
+        stack.callback(managers.close)
+        stored = None
+        if settings.secrets.master_keys:
+            # With it come databases and ciphers, which others need not load.
+            from trunkline_server.app.stored_credentials import stored_kept  # noqa: PLC0415
+
+            keeping = stored_kept(settings, managers, clock, log=log, audit=trail)
+            stored = await stack.enter_async_context(keeping)
+        credentials = Credentials(
+            settings.secrets, managers, http, clock, log=log, audit=trail, stored=stored
+        )
+        stack.push_async_callback(credentials.close)
         await credentials.start(settings)
+        if stored is not None:
+            from trunkline_server.app.credential_service import (  # noqa: PLC0415 - as above
+                CredentialService,
+            )
+
+            service = CredentialService(stored, credentials, managers, clock)
+            credentials.service = service
+            wanted = settings.secrets
+            following = asyncio.create_task(
+                service.follow_references(log, wanted.refresh_interval, wanted.grace)
+            )
+            stack.push_async_callback(_ended, following)
         yield credentials
-    finally:
-        await credentials.close()
-        sources.close()
-        await http.close()
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def _unaudited(action: str, name: str, detail: Mapping[str, str]) -> None:

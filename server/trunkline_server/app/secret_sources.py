@@ -25,7 +25,7 @@ from trunkline_server.settings import VaultSettings as Wanted
 _WORKERS = 8
 
 
-class BlockingSources:
+class SecretManagers:
     """Every secret manager as one source. Nothing connects before something is fetched."""
 
     def __init__(self, settings: SecretsSettings, clock: Clock) -> None:

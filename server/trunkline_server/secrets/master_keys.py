@@ -1,26 +1,27 @@
-"""Master keys from settings: references to 32 bytes, written as base64 or as hex."""
+"""Master keys from texts: 32 bytes, written as base64 or as hex."""
 
 import base64
 import binascii
+import os
 from collections.abc import Mapping
 
 from trunkline_server.secrets.envelope import Keyring, MasterKey
-from trunkline_server.secrets.ports import SecretSource
 
 _HEX_DIGITS = 64
+_KEY_BYTES = 32
 
 
-async def keyring_from(references: Mapping[str, str], source: SecretSource) -> Keyring:
-    """The keyring of the keys that references name, by key id; the first one seals.
+def new_key() -> str:
+    """A new master key, as base64."""
+    return base64.b64encode(os.urandom(_KEY_BYTES)).decode()
 
-    Raises SecretError for a reference that leads nowhere, and ValueError, which never quotes
-    a value, for one that leads to no key.
+
+def keyring_of(texts: Mapping[str, str]) -> Keyring:
+    """The keyring of keys by their ids; the first one seals.
+
+    Raises ValueError, which never quotes a text, for one that is no key.
     """
-    keys = []
-    for key_id, reference in references.items():
-        found = await source.fetch(reference)
-        keys.append(MasterKey.of(key_id, decode_key(key_id, found.value)))
-    return Keyring(keys)
+    return Keyring(MasterKey.of(key_id, decode_key(key_id, text)) for key_id, text in texts.items())
 
 
 def decode_key(key_id: str, text: str) -> bytes:

@@ -58,9 +58,9 @@ class EncryptedRecords:
         self._audit("secret.write", name, {"kind": kind, "etag": written})
         return written
 
-    async def delete(self, kind: str, name: str) -> bool:
-        """Removes a record; False if there was none."""
-        gone = await self._store.delete(kind, name)
+    async def delete(self, kind: str, name: str, etag: str | None = None) -> bool:
+        """Removes a record; False if there was none, or none with that etag."""
+        gone = await self._store.delete(kind, name, etag)
         self._audit("secret.delete", name, {"kind": kind, "found": str(gone).lower()})
         return gone
 

@@ -14,7 +14,7 @@ from trunkline_server.secrets.ports import (
     SecretValue,
 )
 
-SCHEMES = ("env", "file", "vault", "aws", "azure", "gcp", "credential")
+SCHEMES = ("vault", "aws", "azure", "gcp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +35,7 @@ class Reference:
             raise SecretRefusedError(
                 f"is not a reference to a secret; they begin with {', '.join(SCHEMES)} and a colon"
             )
-        # Names of variables and of files may hold the sign.
-        if scheme in {"env", "file", "credential"}:
-            path, field = rest, ""
-        else:
-            path, _, field = rest.partition("#")
+        path, _, field = rest.partition("#")
         if not path:
             raise SecretRefusedError(f"the reference {scheme}: names nothing")
         return cls(text, scheme, path, field)

@@ -1,14 +1,13 @@
 """Providers' credentials in use: the current one, the one before it, and the change of both.
 
-A rotation tries the new credential at the vendor, writes it down, and only then switches. For
-a grace period the old one stays at hand: a call that was refused under either is repeated once
-under the other, so that no call fails whichever of the two the vendor's machines know.
+A rotation tries the new credential at the vendor, and only then switches. For a grace period the
+old one stays at hand: a call that was refused under either is repeated once under the other, so
+that no call fails whichever of the two the vendor's machines know.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from trunkline import v1
 from trunkline_server.clock import Clock
@@ -27,10 +26,6 @@ class CanaryError(SecretError):
     def __init__(self, message: str, *, refused: bool) -> None:
         super().__init__(message)
         self.refused = refused
-
-
-class NothingToRollBackError(SecretError):
-    """There is no previous credential, or its grace period is over."""
 
 
 def bundle(values: Sequence[str]) -> str:
@@ -54,19 +49,11 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """What is kept of a provider's credential. `grace_ends` is in Unix seconds."""
+    """What a provider's credential is made of. `grace_ends` is in Unix seconds."""
 
     current: SecretValue
     previous: SecretValue | None = None
     grace_ends: float = 0.0
-
-
-class Keeper(Protocol):
-    """Writes down the credentials that rotations make, for restarts and other replicas."""
-
-    async def save(self, provider: str, pair: Pair) -> None:
-        """Keeps a pair. Raises TrunklineError; the rotation is then off."""
-        ...
 
 
 class Credential:
@@ -122,12 +109,6 @@ class Credential:
         """Makes `new` the current one; the one in use stays as the previous for the grace."""
         self._install(new, self.current, grace)
 
-    def usable_previous(self) -> Generation:
-        """The previous credential. Raises NothingToRollBackError."""
-        if self.previous is None or self._clock.monotonic() >= self._grace_ends:
-            raise NothingToRollBackError("there is no previous credential to go back to")
-        return self.previous
-
     def install(self, current: Generation, previous: Generation | None, grace: float) -> None:
         """Takes over a pair as it was written down."""
         self._install(current, previous if grace > 0 else None, grace)
@@ -157,13 +138,10 @@ class Credential:
 class CredentialVault:
     """The credentials of all providers. All changes are audited; no value is."""
 
-    def __init__(
-        self, clock: Clock, probe: Probe, audit: SecretAudit, keeper: Keeper | None = None
-    ) -> None:
+    def __init__(self, clock: Clock, probe: Probe, audit: SecretAudit) -> None:
         self._clock = clock
         self._probe = probe
         self._audit = audit
-        self._keeper = keeper
         self._credentials: dict[str, Credential] = {}
         self._render: dict[str, Callable[[str], Headers]] = {}
 
@@ -193,19 +171,11 @@ class CredentialVault:
         """A provider's credential, for its endpoint to hold. Raises KeyError."""
         return self._credentials[provider]
 
-    def headers_for(self, provider: str) -> Headers:
-        """The headers of a provider's next request. Raises KeyError."""
-        return self._credentials[provider].headers
-
-    def refused(self, provider: str, headers: Headers) -> Headers | None:
-        """As Credential.refused."""
-        return self._credentials[provider].refused(headers)
-
     async def rotate(self, provider: str, new: SecretValue, grace: float = DEFAULT_GRACE) -> None:
-        """Tries `new` at the vendor, writes it down, switches to it.
+        """Tries `new` at the vendor and switches to it.
 
-        Raises CanaryError, and what the keeper raises; nothing has changed then. A value that
-        is in use already is no rotation. Rotations of one provider wait for each other.
+        Raises CanaryError; nothing has changed then. A value that is in use already is no
+        rotation. Rotations of one provider wait for each other.
         """
         credential = self._credentials[provider]
         async with credential.lock:
@@ -213,24 +183,10 @@ class CredentialVault:
             if new.value == old.value:
                 return
             detail = {"version": new.version, "previous": old.version, "grace_s": f"{grace:g}"}
-            generation = self._generation(provider, new)
-            await self._try(provider, generation, detail)
-            await self._save(provider, Pair(new, old, self._clock.wall() + grace))
-            # Anew: the headers around the value may have been changed meanwhile.
+            await self.trial(provider, new, detail)
+            # Rendered anew: the headers around the value may have been changed meanwhile.
             credential.switch(self._generation(provider, new), grace)
             self._audit("credential.rotate", provider, detail)
-
-    async def rollback(self, provider: str) -> None:
-        """Goes back to the previous credential; the current one becomes the previous for what
-        is left of the grace. Raises NothingToRollBackError, and what the keeper raises."""
-        credential = self._credentials[provider]
-        async with credential.lock:
-            current, previous = credential.current.value, credential.usable_previous()
-            ends = credential.grace_ends()
-            await self._save(provider, Pair(previous.value, current, ends))
-            credential.switch(previous, ends - self._clock.wall())
-            detail = {"version": previous.value.version, "previous": current.version}
-            self._audit("credential.rollback", provider, detail)
 
     def adopt(self, provider: str, pair: Pair) -> None:
         """Takes over a pair that another replica wrote down, which has tried it."""
@@ -248,9 +204,11 @@ class CredentialVault:
             return Pair(credential.current.value)
         return Pair(credential.current.value, previous.value, credential.grace_ends())
 
-    async def _try(self, provider: str, generation: Generation, detail: dict[str, str]) -> None:
+    async def trial(self, provider: str, value: SecretValue, detail: Mapping[str, str]) -> None:
+        """Tries a value at the vendor, without more. Raises CanaryError; `detail` goes into the
+        audit trail with it."""
         try:
-            await self._probe(provider, generation.headers)
+            await self._probe(provider, self._generation(provider, value).headers)
         except TrunklineError as error:
             refused = error.reason in {
                 v1.ERROR_REASON_AUTHENTICATION,
@@ -265,10 +223,6 @@ class CredentialVault:
                 f" provider ({v1.ErrorReason.Name(error.reason)})",
                 refused=refused,
             ) from None
-
-    async def _save(self, provider: str, pair: Pair) -> None:
-        if self._keeper is not None:
-            await self._keeper.save(provider, pair)
 
     def _generation(self, provider: str, value: SecretValue) -> Generation:
         return Generation(value, self._render[provider](value.value))

@@ -58,7 +58,13 @@ from trunkline_server.settings.schema import (
 )
 from trunkline_server.settings.secret_checks import provider_secrets
 from trunkline_server.settings.secret_managers import SecretsSettings, VaultSettings
-from trunkline_server.settings.secrets import Secret, is_header_safe, resolve_secret
+from trunkline_server.settings.secrets import (
+    Secret,
+    is_credential_name,
+    is_header_safe,
+    managed_reference,
+    resolve_secret,
+)
 from trunkline_server.settings.state import LedgerSettings, StateSettings
 from trunkline_server.settings.stored import STORED_KINDS, Document, Stored
 from trunkline_server.settings.tenants import ProjectSettings, TenantSettings, TierSettings
@@ -125,9 +131,11 @@ __all__ = [
     "WindowSettings",
     "check_settings",
     "deployment_name",
+    "is_credential_name",
     "is_header_safe",
     "list_of",
     "load",
+    "managed_reference",
     "map_of",
     "parse",
     "provider_secrets",

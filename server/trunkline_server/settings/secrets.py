@@ -94,6 +94,21 @@ def managed_secret(reference: str) -> Secret:
     return Secret(None, reference)
 
 
+def managed_reference(text: str) -> str:
+    """A reference into a secret manager. Raises InvalidValueError, which does not quote it."""
+    if not is_managed(text) or text.startswith("credential:"):
+        raise InvalidValueError(
+            "is no reference into a secret manager; write such as "
+            + ", ".join(shape for scheme, shape in MANAGED.items() if scheme != "credential")
+        )
+    return managed_secret(text).reference
+
+
+def is_credential_name(text: str) -> bool:
+    """Whether a stored credential may be called so."""
+    return _SHAPES["credential"].match(text) is not None
+
+
 def is_header_safe(text: str) -> bool:
     """Whether a text can stand in an HTTP header."""
     return _HEADER_SAFE.match(text) is not None

@@ -14,7 +14,6 @@ _CHANGES = {
     "credential.load": "loaded",
     "credential.rotate": "rotated",
     "credential.adopt": "adopted",
-    "credential.rollback": "rolled_back",
 }
 
 
@@ -60,6 +59,10 @@ class SecretLog:
     def missing(self, provider: str, reference: str) -> None:
         """A provider is out of use for want of a secret."""
         self._log.error("provider without its credential", provider=provider, secret=reference)
+
+    def unreadable(self, name: str, problem: str) -> None:
+        """A stored credential could not be read."""
+        self._log.error("stored credential not read", credential=name, problem=problem)
 
     def unreachable(self, away: bool, problem: str) -> None:
         """The database of stored credentials went away or came back."""

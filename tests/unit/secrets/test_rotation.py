@@ -10,16 +10,11 @@ from tests.support.virtual_time import VirtualClock
 from tests.unit.secrets.test_envelope import OLD, ring
 from tests.unit.secrets.world import Ears, MemoryStore
 from trunkline import v1
-from trunkline_server.errors import TrunklineError, UpstreamError
-from trunkline_server.secrets.pairs import RecordKeeper
+from trunkline_server.errors import UpstreamError
 from trunkline_server.secrets.ports import Headers, SecretValue
 from trunkline_server.secrets.records import EncryptedRecords
-from trunkline_server.secrets.rotation import (
-    CanaryError,
-    CredentialVault,
-    NothingToRollBackError,
-    Pair,
-)
+from trunkline_server.secrets.rotation import CanaryError, CredentialVault
+from trunkline_server.secrets.stored import CredentialRecords, StoredCredential, Version
 
 FIRST, SECOND, THIRD = (SecretValue(f"sk-{n}", f"v{n}") for n in "abc")
 
@@ -49,8 +44,8 @@ class Vendor:
         return dict(headers)["authorization"].removeprefix("Bearer ") in self.keys
 
 
-def vault(vendor: Vendor, ears: Ears, keeper: RecordKeeper | None = None) -> CredentialVault:
-    made = CredentialVault(VirtualClock(), vendor, ears, keeper)
+def vault(vendor: Vendor, ears: Ears) -> CredentialVault:
+    made = CredentialVault(VirtualClock(), vendor, ears)
     made.load("openai", FIRST, render)
     return made
 
@@ -60,17 +55,17 @@ def test_a_rotation_switches_and_keeps_the_old_for_the_grace() -> None:
         vendor, ears = Vendor("sk-a", "sk-b"), Ears()
         credentials = vault(vendor, ears)
         held = credentials.credential("openai")
-        assert credentials.refused("openai", render("sk-a")) is None
+        assert credentials.credential("openai").refused(render("sk-a")) is None
         await credentials.rotate("openai", SECOND, grace=60)
-        assert credentials.headers_for("openai") == held.headers == render("sk-b")
+        assert held.headers == render("sk-b")
         # Either way round: whichever of the two was refused, the other is tried.
-        assert credentials.refused("openai", render("sk-b")) == render("sk-a")
-        assert credentials.refused("openai", render("sk-a")) == render("sk-b")
+        assert credentials.credential("openai").refused(render("sk-b")) == render("sk-a")
+        assert credentials.credential("openai").refused(render("sk-a")) == render("sk-b")
         await asyncio.sleep(60.1)
-        assert credentials.refused("openai", render("sk-b")) is None
+        assert credentials.credential("openai").refused(render("sk-b")) is None
         assert held.previous is None
         # A call that began before the rotation, and is refused only now.
-        assert credentials.refused("openai", render("sk-a")) == render("sk-b")
+        assert credentials.credential("openai").refused(render("sk-a")) == render("sk-b")
         assert ears.actions() == ["credential.load", "credential.rotate"]
         assert "sk-" not in repr(ears.audited)
 
@@ -82,34 +77,16 @@ def test_a_credential_that_fails_its_trial_is_not_taken(away: bool) -> None:
     async def main() -> None:
         vendor, ears = Vendor("sk-a"), Ears()
         vendor.away = away
-        store = MemoryStore()
-        keeper = RecordKeeper(EncryptedRecords(store, ring(k=OLD), Ears()))
-        credentials = vault(vendor, ears, keeper)
+        credentials = vault(vendor, ears)
         with pytest.raises(CanaryError) as failed:
             await credentials.rotate("openai", SECOND)
         assert failed.value.refused is not away
         assert "sk-" not in str(failed.value)
         assert failed.value.__context__ is None or failed.value.__suppress_context__
-        assert credentials.headers_for("openai") == render("sk-a")
-        assert credentials.refused("openai", render("sk-a")) is None
-        assert store.records == {}
+        assert credentials.credential("openai").headers == render("sk-a")
+        assert credentials.credential("openai").refused(render("sk-a")) is None
         assert ears.actions() == ["credential.load", "credential.canary_failed"]
         assert "sk-" not in repr(ears.audited)
-
-    virtual_time.run(main)
-
-
-def test_a_rotation_that_cannot_be_written_down_does_not_happen() -> None:
-    class Away:
-        async def save(self, provider: str, pair: Pair) -> None:
-            raise TrunklineError(v1.ERROR_REASON_SERVICE_UNAVAILABLE, "store away")
-
-    async def main() -> None:
-        credentials = CredentialVault(VirtualClock(), Vendor("sk-b"), Ears(), Away())
-        credentials.load("openai", FIRST, render)
-        with pytest.raises(TrunklineError, match="store away"):
-            await credentials.rotate("openai", SECOND)
-        assert credentials.headers_for("openai") == render("sk-a")
 
     virtual_time.run(main)
 
@@ -125,59 +102,48 @@ def test_the_same_value_again_is_no_rotation() -> None:
     virtual_time.run(main)
 
 
-def test_a_rollback_goes_back_within_the_grace() -> None:
-    async def main() -> None:
-        ears = Ears()
-        credentials = vault(Vendor("sk-b"), ears)
-        with pytest.raises(NothingToRollBackError):
-            await credentials.rollback("openai")
-        await credentials.rotate("openai", SECOND, grace=60)
-        await asyncio.sleep(20)
-        await credentials.rollback("openai")
-        assert credentials.headers_for("openai") == render("sk-a")
-        assert credentials.refused("openai", render("sk-a")) == render("sk-b")
-        await asyncio.sleep(40.1)
-        assert credentials.refused("openai", render("sk-a")) is None
-        with pytest.raises(NothingToRollBackError):
-            await credentials.rollback("openai")
-        assert ears.actions()[-1] == "credential.rollback"
-
-    virtual_time.run(main)
-
-
 def test_rotations_of_one_provider_wait_for_each_other() -> None:
     async def main() -> None:
         credentials = vault(Vendor("sk-b", "sk-c"), Ears())
         await asyncio.gather(
             credentials.rotate("openai", SECOND), credentials.rotate("openai", THIRD)
         )
-        assert credentials.headers_for("openai") == render("sk-c")
-        assert credentials.refused("openai", render("sk-c")) == render("sk-b")
+        assert credentials.credential("openai").headers == render("sk-c")
+        assert credentials.credential("openai").refused(render("sk-c")) == render("sk-b")
 
     virtual_time.run(main)
 
 
 def test_a_rotation_reaches_another_replica_through_the_store() -> None:
     async def main() -> None:
-        store = MemoryStore()
-        keeper = RecordKeeper(EncryptedRecords(store, ring(k=OLD), Ears()))
+        records = CredentialRecords(EncryptedRecords(MemoryStore(), ring(k=OLD), Ears()))
         vendor = Vendor("sk-b")
-        credentials = vault(vendor, Ears(), keeper)
-        await credentials.rotate("openai", SECOND, grace=60)
-        assert b"sk-b" not in store.records["credential", "openai"].sealed
+        now = VirtualClock().wall()
+        first = Version(FIRST, 0)
+        made = StoredCredential(
+            name="openai",
+            reference="",
+            canary_provider="",
+            created_at=0,
+            updated_at=0,
+            current=first,
+        )
+        await records.write((await records.write(made)).rotated(SECOND, now=now, grace=60))
+        await vendor("openai", render("sk-b"))
         await asyncio.sleep(20)
-        pair = await keeper.load("openai")
-        assert pair is not None
+        stored = await records.read("openai")
+        assert stored is not None
+        pair = stored.pair(VirtualClock().wall())
         other = vault(vendor, Ears())
         other.adopt("openai", pair)
         assert vendor.probes == 1
-        assert other.headers_for("openai") == render("sk-b")
-        assert other.refused("openai", render("sk-b")) == render("sk-a")
+        assert other.credential("openai").headers == render("sk-b")
+        assert other.credential("openai").refused(render("sk-b")) == render("sk-a")
         await asyncio.sleep(40.1)
-        assert other.refused("openai", render("sk-b")) is None
+        assert other.credential("openai").refused(render("sk-b")) is None
         late = vault(vendor, Ears())
         late.adopt("openai", pair)
-        assert late.refused("openai", render("sk-b")) is None
+        assert late.credential("openai").refused(render("sk-b")) is None
 
     virtual_time.run(main)
 
@@ -189,7 +155,7 @@ def test_new_headers_of_a_provider_keep_its_credentials() -> None:
         await credentials.rotate("openai", SECOND, grace=60)
         credentials.load("openai", FIRST, lambda value: (("x-api-key", value),))
         assert held.headers == (("x-api-key", "sk-b"),)
-        assert credentials.refused("openai", held.headers) == (("x-api-key", "sk-a"),)
+        assert credentials.credential("openai").refused(held.headers) == (("x-api-key", "sk-a"),)
 
     virtual_time.run(main)
 

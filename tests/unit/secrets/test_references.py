@@ -1,14 +1,12 @@
-"""References, sources of this machine, and the bounded threads."""
+"""References, master keys, and the bounded threads."""
 
-import os
 import sys
 import threading
-from pathlib import Path
 
 import pytest
 
 from tests.unit.secrets.test_envelope import OLD, ring
-from tests.unit.secrets.world import Ears, MemoryStore, ScriptedSource
+from tests.unit.secrets.world import ScriptedSource
 from trunkline_server.clock import SystemClock
 from trunkline_server.secrets.cloud import (
     AwsSettings,
@@ -17,8 +15,7 @@ from trunkline_server.secrets.cloud import (
     AzureSource,
     GcpSource,
 )
-from trunkline_server.secrets.local import RECORD_KIND, EnvSource, FileSource, StoreSource
-from trunkline_server.secrets.master_keys import keyring_from
+from trunkline_server.secrets.master_keys import keyring_of, new_key
 from trunkline_server.secrets.ports import (
     SecretError,
     SecretRefusedError,
@@ -26,7 +23,6 @@ from trunkline_server.secrets.ports import (
     SecretUnavailableError,
     SecretValue,
 )
-from trunkline_server.secrets.records import EncryptedRecords
 from trunkline_server.secrets.references import Reference, Sources, pick_field
 from trunkline_server.secrets.threads import BlockingPool
 from trunkline_server.secrets.vault import TokenAuth, VaultSettings, VaultSource
@@ -35,15 +31,12 @@ from trunkline_server.secrets.vault import TokenAuth, VaultSettings, VaultSource
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        ("env:KEY", ("env", "KEY", "")),
-        ("file:/a/b#c", ("file", "/a/b#c", "")),
         ("vault:secret/app/openai#key", ("vault", "secret/app/openai", "key")),
         (
             "aws:arn:aws:secretsmanager:eu-west-1:1:secret:n-AbCdEf#k",
             ("aws", "arn:aws:secretsmanager:eu-west-1:1:secret:n-AbCdEf", "k"),
         ),
         ("gcp:projects/p/secrets/s", ("gcp", "projects/p/secrets/s", "")),
-        ("store:openai", ("store", "openai", "")),
     ],
 )
 def test_references_are_taken_apart(text: str, parts: tuple[str, str, str]) -> None:
@@ -61,9 +54,8 @@ def test_what_is_no_reference_is_not_quoted(text: str) -> None:
 
 
 async def test_each_reference_goes_to_its_source() -> None:
-    env = ScriptedSource(SecretValue("a", "1"))
-    sources = Sources({"env": env})
-    assert (await sources.fetch("env:A")).value == "a"
+    sources = Sources({"aws": ScriptedSource(SecretValue("a", "1"))})
+    assert (await sources.fetch("aws:A")).value == "a"
     with pytest.raises(SecretRefusedError, match="no source for vault:"):
         await sources.fetch("vault:a/b")
 
@@ -78,60 +70,15 @@ def test_fields_of_json_secrets() -> None:
         assert "plain-secret" not in refused.value.message
 
 
-async def test_the_environment_is_read() -> None:
-    source = EnvSource({"KEY": " value \n", "EMPTY": " "})
-    assert (await source.fetch("env:KEY")).value == "value"
-    for name in ("MISSING", "EMPTY", "no-name"):
-        with pytest.raises(SecretRefusedError):
-            await source.fetch(f"env:{name}")
-
-
-async def test_a_swapped_link_of_a_mounted_secret_is_noticed(tmp_path: Path) -> None:
-    """As the kubelet's atomic writer has it: ..data is a link to a folder of that moment."""
-    for moment, value in (("..1", "first"), ("..2", "again")):
-        (tmp_path / moment).mkdir()
-        (tmp_path / moment / "key").write_text(value)
-        os.utime(tmp_path / moment / "key", ns=(10**18, 10**18))
-    (tmp_path / "..data").symlink_to("..1")
-    (tmp_path / "key").symlink_to("..data/key")
-    source = FileSource(tmp_path)
-    first = await source.fetch("file:key")
-    assert first == await source.fetch("file:key")
-    (tmp_path / "..data_tmp").symlink_to("..2")
-    (tmp_path / "..data_tmp").replace(tmp_path / "..data")
-    second = await source.fetch("file:key")
-    # Of the same size and time: only the file is another one.
-    assert (first.value, second.value) == ("first", "again")
-    assert first.version != second.version
-
-
-async def test_files_that_hold_no_secret_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "empty").write_text(" \n")
-    (tmp_path / "binary").write_bytes(b"\xff\xfe")
-    (tmp_path / "large").write_bytes(b"x" * 70_000)
-    source = FileSource(tmp_path)
-    for name in ("empty", "binary", "large", "missing"):
-        with pytest.raises(SecretRefusedError):
-            await source.fetch(f"file:{name}")
-    with pytest.raises(SecretUnavailableError):
-        await source.fetch(f"file:{tmp_path}")
-
-
-async def test_our_own_records_are_a_source() -> None:
-    records = EncryptedRecords(MemoryStore(), ring(k=OLD), Ears())
-    etag = await records.write(RECORD_KIND, "openai", b"sk-1")
-    source = StoreSource(records)
-    assert await source.fetch("store:openai") == SecretValue("sk-1", etag)
-    with pytest.raises(SecretRefusedError):
-        await source.fetch("store:other")
-
-
-async def test_master_keys_come_by_reference() -> None:
-    keys = await keyring_from(
-        {"new": "env:NEW", "old": "env:OLD"}, EnvSource({"NEW": "11" * 32, "OLD": OLD.hex()})
-    )
+def test_master_keys_are_base64_or_hex_and_the_first_seals() -> None:
+    keys = keyring_of({"new": new_key(), "old": OLD.hex()})
     assert keys.writes_with == "new"
     assert keys.open("secret", "a", ring(old=OLD).seal("secret", "a", b"x")) == b"x"
+    assert new_key() != new_key()
+    for wrong in ("too-short", "x" * 64, "not base64!"):
+        with pytest.raises(ValueError, match="master key 'new'") as refused:
+            keyring_of({"new": wrong})
+        assert wrong not in str(refused.value)
 
 
 async def test_a_call_that_hangs_is_given_up_and_the_pool_lives_on() -> None:
