@@ -19,6 +19,7 @@ from trunkline_server.app.assembly import (
     server_options,
 )
 from trunkline_server.app.bookkeeping import Books, usage_of
+from trunkline_server.app.credentials import Credentials
 from trunkline_server.app.quotas import Quotas
 from trunkline_server.app.stored import StoredState
 from trunkline_server.app.table_view import TableView
@@ -93,6 +94,7 @@ class Controlled:
     worker: Worker
     quotas: Quotas
     books: Books | None
+    credentials: Credentials
 
 
 @asynccontextmanager
@@ -141,7 +143,7 @@ async def control_served(
             live=LiveEvents() if controlled.books is None else controlled.books.ledger.live,
             audit=audit,
             checkpoints=None,
-            credentials=None,
+            credentials=controlled.credentials.service,
             access=lambda: gate.access,
         )
         reception = Reception(

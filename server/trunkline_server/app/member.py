@@ -65,7 +65,7 @@ async def membership(
         )
         control = ""
         if state is not None:
-            controlled = Controlled(state, worker, quotas, books)
+            controlled = Controlled(state, worker, quotas, books, credentials)
             control = await stack.enter_async_context(
                 control_served(controlled, book, clock, metrics)
             )
