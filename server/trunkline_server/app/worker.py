@@ -241,6 +241,9 @@ class Worker:
         loop = asyncio.get_running_loop()
         self._metrics_timer = loop.call_later(_METRICS_AGE, self._publish_metrics)
         self._metrics.batches.flush()
+        left = self.engine.table.health.quotas_left(self._clock.monotonic())
+        for deployment, kind, amount in left:
+            self._metrics.provider_quota.labels(deployment, kind).set(amount)
 
     def _build(self, settings: Settings, health: HealthTable | None) -> Table:
         return build_table(settings, self._book, self._clock.wall(), health, self._credentials)

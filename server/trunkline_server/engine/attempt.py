@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from trunkline import v1
@@ -22,9 +23,10 @@ from trunkline_server.engine.table import Endpoint, Table
 from trunkline_server.engine.verdict import Blame, verdict_on
 from trunkline_server.errors import TrunklineError, UpstreamError
 from trunkline_server.providers.codec import WireRequest
+from trunkline_server.providers.quotas import told_quotas
 from trunkline_server.routing.pricing import cost_of
 from trunkline_server.routing.snapshot import Deployment
-from trunkline_server.upstream.http import HttpClient, HttpRequest
+from trunkline_server.upstream.http import HttpClient, HttpRequest, tell_limits
 
 # Where a deployment's latency is not known yet, a caller's deadline shorter than this says
 # nothing against it.
@@ -65,6 +67,7 @@ class Attempt:
         "_table",
         "first_token",
         "headers",
+        "learns",
         "record",
         "started",
         "target",
@@ -91,6 +94,7 @@ class Attempt:
         # Those that the request goes out under.
         self.headers = credential.headers
         self.ticket = ticket
+        self.learns = False  # Whether its vendor tells of its own limits.
         record = v1.Attempt()
         record.provider = target.provider
         record.deployment = target.name
@@ -102,6 +106,15 @@ class Attempt:
         self.first_token: float | None = None
         self._health.begin(target.slot, self.started)
 
+    def answered(self, headers: Mapping[str, str]) -> None:
+        """Takes note of what the headers of an answer tell of the vendor's own limits."""
+        if tell_limits(headers):
+            quotas = told_quotas(headers, self._services.clock.wall())
+            if quotas:
+                now = self._services.clock.monotonic()
+                self.learns = True
+                self._health.told(self.target.slot, quotas, now)
+
     def succeed(self, http_status: int, usage: v1.Usage) -> None:
         """Ends it with an answer that consumed `usage`."""
         record, target = self.record, self.target
@@ -109,6 +122,8 @@ class Attempt:
         record.http_status = http_status
         self.consumed(usage)
         now = self._close()
+        if self.learns:
+            self._health.took(target.slot, usage.input_tokens, usage.output_tokens)
         self._health.succeed(target.slot, now, now - self.started, self.first_token)
         self._services.observer.attempt_ended(self._call, target, record, None)
 

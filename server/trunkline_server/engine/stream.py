@@ -126,6 +126,7 @@ class StreamLoop:
         request = http_request(endpoint, wire, self._call, answer.attempt.headers)
         response = await self._services.http.open(request)
         answer.opened(response)
+        answer.attempt.answered(response.headers)
         if 200 <= response.status < 300:
             return None
         body = await response.read()

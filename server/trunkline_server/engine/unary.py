@@ -94,6 +94,7 @@ class UnaryLoop(Generic[RequestT, ResponseT]):
         try:
             request = http_request(endpoint, wire, call, attempt.headers)
             reply = await within(limit, services.http.fetch(request))
+            attempt.answered(reply.headers)
             if not 200 <= reply.status < 300:
                 refusal = codec.decode_error(reply.status, reply.headers, reply.body)
                 if not attempt.repeats(refusal):

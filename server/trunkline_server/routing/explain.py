@@ -226,6 +226,11 @@ def _dynamic(
     elif pause > 0:
         detail = f"it asked for a pause that lasts another {pause:.1f} s"
         return _Excluded(row, v1.EXCLUSION_REASON_COOLDOWN, detail)
+    elif (used_up := health.used_up(slot, now))[0]:
+        kind, seconds = used_up
+        what = kind.replace("_", " ")
+        detail = f"its vendor said that its {what} are used up for another {seconds:.1f} s"
+        return _Excluded(row, v1.EXCLUSION_REASON_QUOTA, detail)
     else:
         detail = "its circuit breaker is half-open and all trial calls are under way"
     return _Excluded(row, v1.EXCLUSION_REASON_CIRCUIT_OPEN, detail)
@@ -298,6 +303,11 @@ def _cost(candidate: v1.Candidate, _row: Deployment, _case: Case) -> float | Non
     return None if cost.unpriced else float(cost.total)
 
 
+def _tokens_left(left: Mapping[str, float]) -> float | None:
+    """Of several kinds the one of which least is left."""
+    return min((amount for kind, amount in left.items() if kind != "requests"), default=None)
+
+
 # Every ingredient that a score may have, in its own unit; None where it is unknown.
 _PARTS: Mapping[str, Callable[[v1.Candidate, Deployment, Case], float | None]] = {
     "cost": _cost,
@@ -307,5 +317,9 @@ _PARTS: Mapping[str, Callable[[v1.Candidate, Deployment, Case], float | None]] =
     "weight": lambda _, row, _case: row.weight,
     "priority": lambda _, row, _case: row.priority,
     "in_flight": lambda _, row, case: case.health.in_flight(row.slot),
+    "requests_left": lambda _, row, case: case.health.quota_left(row.slot, case.now).get(
+        "requests"
+    ),
+    "tokens_left": lambda _, row, case: _tokens_left(case.health.quota_left(row.slot, case.now)),
     "unneeded_capabilities": lambda _, row, case: len(row.capabilities - case.pool.needed),
 }

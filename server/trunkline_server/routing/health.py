@@ -6,11 +6,12 @@ a kilobyte each.
 """
 
 from array import array
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from heapq import heappop, heappush
 from math import exp
 
 from trunkline import v1
+from trunkline_server.routing.allowance import Allowance
 from trunkline_server.routing.breaker import Breaker, BreakerPolicy
 from trunkline_server.routing.lru import Lru
 from trunkline_server.routing.samples import Peaks, Samples
@@ -30,6 +31,7 @@ class _Row:
     """One deployment's health. `home` is the newest table that holds it, at `slot`."""
 
     __slots__ = (
+        "allowance",
         "breaker",
         "calls",
         "cooldown_until",
@@ -37,6 +39,7 @@ class _Row:
         "good",
         "home",
         "latency",
+        "quota_until",
         "scheduled",
         "slot",
         "stamp",
@@ -47,6 +50,9 @@ class _Row:
         self.slot = slot
         self.breaker = Breaker()
         self.cooldown_until = 0.0
+        # None: its vendor has told nothing of limits.
+        self.allowance: Allowance | None = None
+        self.quota_until = 0.0
         self.scheduled = False  # Whether an entry of home's agenda names it.
         self.latency: Samples | None = None
         self.first_token: Samples | None = None
@@ -55,10 +61,18 @@ class _Row:
         self.stamp = 0.0
 
     def until(self) -> float:
-        """When pause and open time have both passed."""
+        """When pause, lack of quota and open time have all passed."""
         if self.breaker.is_closed:
-            return self.cooldown_until
-        return max(self.cooldown_until, self.breaker.open_until)
+            return max(self.cooldown_until, self.quota_until)
+        return max(self.cooldown_until, self.quota_until, self.breaker.open_until)
+
+    def admits(self, now: float, policy: BreakerPolicy) -> bool:
+        """Whether a call may begin."""
+        return (
+            now >= self.cooldown_until
+            and now >= self.quota_until
+            and self.breaker.admits(now, policy)
+        )
 
     def count(self, good: float, now: float, seconds: float) -> None:
         kept = exp((self.stamp - now) / seconds)
@@ -92,6 +106,7 @@ class HealthTable:
         self._first_tokens = Peaks(len(self._names))
         self._blocked: set[int] = set()
         self._flawed: set[int] = set()  # Those that ever failed.
+        self._told: set[int] = set()  # Those whose vendors told of limits of theirs.
         self._agenda: list[tuple[float, int]] = []  # (when to look again, slot), a heap.
         self._turns: Lru[object, int] = Lru(_TURNS)
         if len(set(self._names)) != len(self._names):
@@ -112,6 +127,8 @@ class HealthTable:
             self._busy[slot] = old._busy[old_slot]
             self._latencies.copy(slot, old._latencies, old_slot)
             self._first_tokens.copy(slot, old._first_tokens, old_slot)
+            if row.allowance is not None:
+                self._told.add(slot)
             if old_slot in old._flawed:
                 self._flawed.add(slot)
             if old_slot in old._blocked:
@@ -127,6 +144,9 @@ class HealthTable:
         if not row.breaker.is_closed:
             row.breaker.begin(now)
             row.home._settle(row, now)
+        if row.allowance is not None:
+            row.allowance.sent()
+            row.home._judge(row, row.allowance, now)
 
     def succeed(
         self, slot: int, now: float, latency: float, first_token: float | None = None
@@ -186,6 +206,23 @@ class HealthTable:
             row.breaker.neutral(now)
             row.home._settle(row, now)
 
+    def told(self, slot: int, quotas: Mapping[str, tuple[float, float]], now: float) -> None:
+        """An answer, of a call that is still under way, told what its vendor still admits: what
+        is left by kind, and the seconds until it is whole again."""
+        row = self._row(slot)
+        allowance = row.allowance
+        if allowance is None:
+            allowance = row.allowance = Allowance()
+            row.home._told.add(row.slot)
+        allowance.learn(quotas, max(row.home._busy[row.slot] - 1, 0), now)
+        row.home._judge(row, allowance, now)
+
+    def took(self, slot: int, input_tokens: int, output_tokens: int) -> None:
+        """A call has taken so many tokens, where a vendor's quota of them is known."""
+        row = self._rows[slot]
+        if row is not None and row.allowance is not None:
+            row.allowance.took(input_tokens, output_tokens)
+
     def turn(self, key: object) -> int:
         """Whose turn it is in a rotation, from 0; the rotation's own meaning."""
         return self._turns.get(key) or 0
@@ -208,7 +245,7 @@ class HealthTable:
     def available(self, slot: int, now: float) -> bool:
         """Whether a call may begin: no pause, and the breaker admits it."""
         row = self._rows[slot]
-        return row is None or (now >= row.cooldown_until and row.breaker.admits(now, self.policy))
+        return row is None or row.admits(now, self.policy)
 
     def sound(self, slots: Iterable[int], now: float) -> bool:
         """Whether all of these are available, and their circuits closed."""
@@ -226,8 +263,27 @@ class HealthTable:
         row = self._rows[slot]
         return 0.0 if row is None else max(row.cooldown_until - now, 0.0)
 
+    def used_up(self, slot: int, now: float) -> tuple[str, float]:
+        """What its vendor said is used up, and for how many more seconds; ("", 0.0): nothing."""
+        row = self._rows[slot]
+        if row is None or row.allowance is None:
+            return "", 0.0
+        kind, until = row.allowance.used_up(now)
+        return kind, max(until - now, 0.0)
+
+    def quota_left(self, slot: int, now: float) -> dict[str, float]:
+        """What its vendor still admits, by kind, as far as that is known."""
+        row = self._rows[slot]
+        return {} if row is None or row.allowance is None else row.allowance.left(now)
+
+    def quotas_left(self, now: float) -> Iterator[tuple[str, str, float]]:
+        """The same of all whose vendors tell it: name, kind, amount."""
+        for slot in self._told:
+            for kind, amount in self.quota_left(slot, now).items():
+                yield self._names[slot], kind, amount
+
     def open_remaining(self, slot: int, now: float) -> float:
-        """Seconds until pause and open time have passed; 0 when they have."""
+        """Seconds until pause, lack of quota and open time have passed; 0 when they have."""
         row = self._rows[slot]
         return 0.0 if row is None else max(row.until() - now, 0.0)
 
@@ -307,10 +363,17 @@ class HealthTable:
             row = self._rows[slot] = _Row(self, slot)
         return row
 
+    def _judge(self, row: _Row, allowance: Allowance, now: float) -> None:
+        """Keeps calls away while the vendor admits none, and lets them come when it does."""
+        _, until = allowance.used_up(now)
+        if until != row.quota_until:
+            row.quota_until = until
+            self._settle(row, now)
+
     def _settle(self, row: _Row, now: float) -> None:
         """Brings the set of unavailable slots up to date for one row."""
         slot = row.slot
-        if now >= row.cooldown_until and row.breaker.admits(now, self.policy):
+        if row.admits(now, self.policy):
             if slot in self._blocked:
                 self._blocked.discard(slot)
                 self.epoch += 1

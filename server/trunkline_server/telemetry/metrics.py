@@ -93,6 +93,13 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livemax",
         )
+        self.provider_quota = Gauge(
+            "trunkline_provider_quota_left",
+            "What a deployment's vendor last said that it still admits, less what was sent since.",
+            ["deployment", "kind"],
+            registry=registry,
+            multiprocess_mode="livemin",
+        )
         self.quota_outage = Gauge(
             "trunkline_quota_outage",
             "Whether the shared counters of limits and budgets are away.",

@@ -3,6 +3,15 @@
 from collections.abc import AsyncIterator, Mapping
 from typing import NamedTuple, Protocol
 
+from trunkline_server.upstream.http1.headers import Headers
+
+
+def tell_limits(headers: Mapping[str, str]) -> bool:
+    """Whether any header says that it is of a rate limit."""
+    if isinstance(headers, Headers):
+        return headers.tell_limits()
+    return any("ratelimit" in name for name in headers)
+
 
 class HttpRequest(NamedTuple):
     """One request, ready to send.

@@ -459,3 +459,21 @@ def test_embeddings_follow_the_same_loop() -> None:
         assert response.usage.source == v1.USAGE_SOURCE_ESTIMATE
 
     in_world(lambda: World({"alpha": [DOWN], "beta": [Answer(b"1 2")]}), main)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_vendor_that_says_nothing_is_left_is_not_asked_again(streamed: bool) -> None:
+    left = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "30s"}
+    chunks = [(0.0, b"data: hi\n\n"), (0.0, b"data: [end]\n\n")]
+
+    async def main(world: World) -> None:
+        call = world.stream if streamed else world.generate
+        for _ in range(2):
+            await call()
+        assert world.http.hosts == ["alpha", "beta"]
+        await asyncio.sleep(31)
+        await call()
+        assert world.http.hosts == ["alpha", "beta", "alpha"]
+
+    answers = [Answer(headers=left, chunks=chunks), Answer(chunks=chunks)]
+    in_world(lambda: World({"alpha": answers, "beta": [Answer(chunks=chunks)]}), main)

@@ -24,6 +24,13 @@ class Headers(Mapping[str, str]):
     def __len__(self) -> int:
         return len(self._read())
 
+    def tell_limits(self) -> bool:
+        """Whether any name says that it is of a rate limit; cheaper than reading them all."""
+        for name, _ in self._fields:  # noqa: SIM110 - A generator would cost as much again.
+            if b"atelimit" in name or b"ateLimit" in name:
+                return True
+        return False
+
     def _read(self) -> dict[str, str]:
         if self._values is None:
             self._values = {
