@@ -11,7 +11,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from tests.corpus import test_anthropic, test_gemini, test_openai
-from tests.support.corpus import exchanges
+from tests.perf import pii_figures
+from tests.support.corpus import corpus_dir, exchanges, read_jsonl
 from trunkline import v1
 from trunkline.v1 import inference_service_pb2
 from trunkline_server.app import serve
@@ -20,6 +21,7 @@ from trunkline_server.catalogue.models import CAPABILITIES
 from trunkline_server.catalogue.rows import provider_rows
 from trunkline_server.engine.needs import CHARS_PER_TOKEN, TOKENS_PER_MEDIA_PART
 from trunkline_server.errors import CODES, TrunklineError
+from trunkline_server.privacy.examiner import MOST_AT_ONCE
 from trunkline_server.providers.codec import CodecTarget
 from trunkline_server.providers.dialects import DIALECTS
 from trunkline_server.routing import draws, samples
@@ -27,10 +29,12 @@ from trunkline_server.routing.snapshot import AttemptPolicy, HedgePolicy
 from trunkline_server.rpc import validation
 from trunkline_server.settings import (
     BreakerSettings,
+    LabelSettings,
     RetryBudgetSettings,
     ServerSettings,
     parse,
 )
+from trunkline_server.settings.privacy import DEFAULT_LABELS, DETECTIONS
 from trunkline_server.settings.schema import STRATEGIES
 from trunkline_server.settings.watch import ConfigWatcher
 from trunkline_server.telemetry.metrics import Metrics
@@ -182,6 +186,45 @@ def test_corpus_figures() -> None:
         "gemini": figures(gemini, test_gemini.EXCEPTIONS, {"sse"}),
     }
     assert f"`openai`, {len({row.host for row in openai})} hosts" in README
+
+
+def test_labels() -> None:
+    told = [name.strip() for cell in column(0, "of a label", "demands") for name in cell.split(",")]
+    assert [name.strip("`") for name in told] == [row.name for row in fields(LabelSettings)]
+    named = [label.name for label in DEFAULT_LABELS]
+    assert "has four labels: `public`" in " ".join(README.split())
+    assert all(f"`{name}`" in README for name in named)
+    assert len(named) == 4
+
+
+def test_types_of_personal_data() -> None:
+    """The figures are exact, but only of the reference data that the README tells of."""
+    rows = rows_under("type", "found by", "labelled", "precision", "recall")
+    told = {row[0].strip("`"): row[2:] for row in rows}
+    assert sorted(told) == sorted(DETECTIONS)
+    assert f"more than {MOST_AT_ONCE // 1024} KiB are searched in a thread" in README
+    labelled = read_jsonl(corpus_dir() / "pii" / "presidio_synth_v2.jsonl.gz")
+    characters = sum(len(record["text"]) for record in labelled)
+    if (characters, sum(map(len, pii_figures.clean_texts()))) != (126_737, 5_314_586):
+        pytest.skip("the reference data is another set than the one that the README tells of")
+    figures = pii_figures.labelled_figures()
+    assert told == {
+        name: [
+            f"{tally.labelled}",
+            f"{tally.precision(tally.exact):.3f}",
+            f"{tally.recall(tally.exact):.3f}",
+        ]
+        if (tally := figures.get(name)) is not None and tally.labelled
+        else ["", "", ""]
+        for name in told
+    }
+    alarms = pii_figures.false_alarms()
+    loud = pii_figures.false_alarms("llmrouter")
+    text = " ".join(README.split())
+    assert f"{round(alarms.words, -3):,} words, there are {len(alarms.found)} finds" in text
+    assert f"{len(loud.found)} of them in one of five collections" in text
+    assert f"have one in {round(alarms.words - loud.words, -3):,} words" in text
+    assert len(alarms.found) == len(loud.found) + 1
 
 
 class Recording(Protocol):
