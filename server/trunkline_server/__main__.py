@@ -1,4 +1,5 @@
-"""The command line: `trunkline serve`, `check`, `migrate`, `secrets`, `call`, `hash-key`."""
+"""The command line: `trunkline serve`, `check`, `migrate`, `secrets`, `audit`, `call`,
+`hash-key`."""
 
 import argparse
 import hashlib
@@ -13,7 +14,7 @@ from trunkline_server.app.tuning import tune_grpc
 tune_grpc()
 
 from trunkline_server.app.sources import SIMULATOR_ADDRESS, Overrides  # noqa: E402
-from trunkline_server.settings import ConfigError  # noqa: E402
+from trunkline_server.settings import ConfigError, Settings  # noqa: E402
 
 # The exit code for wrong usage and wrong configuration; 1 is for what fails later.
 USAGE = 2
@@ -57,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     migrate = commands.add_parser("migrate", help="make or update the tables of state.database")
     migrate.add_argument("config", type=Path, metavar="CONFIG")
     migrate.set_defaults(command=_migrate)
+    _audit_options(commands.add_parser("audit", help="verify or export the audit trail"))
     hash_key = commands.add_parser(
         "hash-key", help="make a key for a caller, or hash one given on standard input"
     )
@@ -82,6 +84,39 @@ def _secrets_commands(parser: argparse.ArgumentParser) -> None:
     )
     rekey.add_argument("config", type=Path, metavar="CONFIG")
     rekey.set_defaults(command=_rekey)
+
+
+def _audit_options(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    verify = commands.add_parser(
+        "verify",
+        help="tell whether anything in the trail was changed, removed, put in or cut off",
+        description="Exits with 0 for a sound trail, 3 for one that was tampered with, and 1 "
+        "when that cannot be told.",
+    )
+    where = verify.add_mutually_exclusive_group(required=True)
+    where.add_argument(
+        "config", type=Path, nargs="?", metavar="CONFIG", help="whose state.database holds it"
+    )
+    where.add_argument("--export", type=Path, metavar="FILE", help="an export in place of it")
+    verify.add_argument(
+        "--checkpoints",
+        type=Path,
+        metavar="FILE",
+        help="what the trail was at times before (default: audit.checkpoints of CONFIG)",
+    )
+    verify.add_argument(
+        "--checkpoint-key",
+        metavar="env:NAME or file:PATH",
+        help="what signed them (default: audit.checkpoint_key of CONFIG)",
+    )
+    verify.set_defaults(command=_audit_verify)
+    export = commands.add_parser("export", help="write every entry as a line of JSON")
+    export.add_argument("config", type=Path, metavar="CONFIG")
+    export.add_argument(
+        "--output", type=Path, metavar="FILE", help="a new file (default: standard output)"
+    )
+    export.set_defaults(command=_audit_export)
 
 
 def _serving_options(parser: argparse.ArgumentParser) -> None:
@@ -134,11 +169,54 @@ def _migrate(parsed: argparse.Namespace) -> int:
     import asyncio  # noqa: PLC0415 - as above
 
     from trunkline_server.app.bookkeeping import migrate  # noqa: PLC0415 - as above
+
+    steps = asyncio.run(migrate(_loaded(parsed.config)))
+    print("\n".join(f"applied {step}" for step in steps) or "nothing to do")
+    return 0
+
+
+def _loaded(config: Path) -> Settings:
     from trunkline_server.catalogue.known import known  # noqa: PLC0415 - as above
     from trunkline_server.settings import load  # noqa: PLC0415 - as above
 
-    steps = asyncio.run(migrate(load(parsed.config, known=known())))
-    print("\n".join(f"applied {step}" for step in steps) or "nothing to do")
+    return load(config, known=known())
+
+
+def _audit_verify(parsed: argparse.Namespace) -> int:
+    import asyncio  # noqa: PLC0415 - as above
+    import os  # noqa: PLC0415 - as above
+
+    from trunkline_server.app.audit_commands import (  # noqa: PLC0415 - as above
+        verify_export,
+        verify_trail,
+    )
+    from trunkline_server.settings import InvalidValueError, resolve_secret  # noqa: PLC0415
+
+    key = None
+    if parsed.checkpoint_key is not None:
+        try:
+            secret = resolve_secret(parsed.checkpoint_key, os.environ, Path())
+        except InvalidValueError as error:
+            print(f"trunkline: --checkpoint-key: {error}", file=sys.stderr)
+            return USAGE
+        key = secret.reveal().encode()
+    if parsed.export is not None:
+        return verify_export(parsed.export, parsed.checkpoints, key or b"")
+    return asyncio.run(verify_trail(_loaded(parsed.config), parsed.checkpoints, key))
+
+
+def _audit_export(parsed: argparse.Namespace) -> int:
+    import asyncio  # noqa: PLC0415 - as above
+
+    from trunkline_server.app.audit_commands import export_trail  # noqa: PLC0415 - as above
+
+    settings = _loaded(parsed.config)
+    if parsed.output is None:
+        asyncio.run(export_trail(settings, sys.stdout.buffer))
+        return 0
+    with parsed.output.open("xb") as output:
+        count = asyncio.run(export_trail(settings, output))
+    print(f"{count} entries")
     return 0
 
 

@@ -18,6 +18,7 @@ from trunkline_server.app.assembly import (
     read_tls,
     server_options,
 )
+from trunkline_server.app.auditing import Audit
 from trunkline_server.app.bookkeeping import Books, usage_of
 from trunkline_server.app.credentials import Credentials
 from trunkline_server.app.quotas import Quotas
@@ -39,6 +40,7 @@ from trunkline_server.rpc.server import server_credentials
 from trunkline_server.settings import Document, Settings, written_documents
 from trunkline_server.store.audit import SqlAuditStore
 from trunkline_server.store.resources import ResourceNotFoundError
+from trunkline_server.telemetry.audit import AuditLog
 from trunkline_server.telemetry.control import ControlLog
 from trunkline_server.telemetry.metrics import Metrics
 
@@ -95,6 +97,7 @@ class Controlled:
     quotas: Quotas
     books: Books | None
     credentials: Credentials
+    audit: Audit | None
 
 
 @asynccontextmanager
@@ -114,7 +117,13 @@ async def control_served(
     log = ControlLog(metrics)
     audit = SqlAuditStore(state.database)
     async with AsyncExitStack() as stack:
-        writer = await stack.enter_async_context(_written(AuditWriter(audit, clock, log)))
+        kept = controlled.audit
+        if kept is not None:
+            writer = kept.writer
+        else:
+            writer = await stack.enter_async_context(
+                _written(AuditWriter(audit, clock, AuditLog(metrics)))
+            )
         gate = AccessGate(
             worker.admin_identity(settings), build_access(settings), clock, build_callers(settings)
         )
@@ -142,7 +151,7 @@ async def control_served(
             usage=usage_of(state.database),
             live=LiveEvents() if controlled.books is None else controlled.books.ledger.live,
             audit=audit,
-            checkpoints=None,
+            checkpoints=None if kept is None else kept.checkpoints,
             credentials=controlled.credentials.service,
             access=lambda: gate.access,
         )

@@ -412,7 +412,7 @@ async def credentials_kept(
     metrics: Metrics,
     audit: SecretAudit | None = None,
 ) -> AsyncGenerator[Credentials]:
-    """The credentials of the settings' providers, while they are kept.
+    """The credentials of the settings' providers, while they are kept; `audit` hears of them.
 
     `audit` None keeps no trail. Raises as Credentials.start and stored_kept do.
     """

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+from trunkline_server.app.auditing import audit_kept
 from trunkline_server.app.bookkeeping import books_kept
 from trunkline_server.app.caching import caching_kept
 from trunkline_server.app.control import Controlled, control_served
@@ -51,7 +52,10 @@ async def membership(
         settings = source.settings if state is None else state.settings
         books = await stack.enter_async_context(books_kept(settings, clock, metrics))
         quotas = await stack.enter_async_context(quotas_kept(settings, clock, metrics, books))
-        credentials = await stack.enter_async_context(credentials_kept(settings, clock, metrics))
+        audit = await stack.enter_async_context(audit_kept(settings, clock, metrics))
+        credentials = await stack.enter_async_context(
+            credentials_kept(settings, clock, metrics, None if audit is None else audit.secret)
+        )
         caching = await stack.enter_async_context(caching_kept(settings, clock, metrics))
         worker = Worker(
             settings,
@@ -62,10 +66,11 @@ async def membership(
             quotas=quotas,
             credentials=credentials,
             caching=caching,
+            audit=audit,
         )
         control = ""
         if state is not None:
-            controlled = Controlled(state, worker, quotas, books, credentials)
+            controlled = Controlled(state, worker, quotas, books, credentials, audit)
             control = await stack.enter_async_context(
                 control_served(controlled, book, clock, metrics)
             )

@@ -16,6 +16,7 @@ from trunkline_server.app.assembly import (
     read_tls,
     server_options,
 )
+from trunkline_server.app.auditing import Audit
 from trunkline_server.app.bookkeeping import Books
 from trunkline_server.app.caching import Caching, wanted
 from trunkline_server.app.credentials import Credentials
@@ -63,6 +64,7 @@ class Worker:
         quotas: Quotas | None = None,
         credentials: Credentials | None = None,
         caching: Caching | None = None,
+        audit: Audit | None = None,
     ) -> None:
         self._settings = settings
         self._book = book
@@ -71,6 +73,7 @@ class Worker:
         self._quotas = quotas
         self._credentials = credentials
         self._caching = caching
+        self._audit = audit
         self._log = structlog.get_logger()
         self._draining = False
         self._reloaded: list[Callable[[Settings], None]] = []
@@ -115,6 +118,7 @@ class Worker:
             identity=self._identities.build(settings),
             access=build_access(settings),
             callers=build_callers(settings),
+            audit=None if audit is None else audit.decisions,
             max_request_bytes=settings.server.max_request_bytes,
             max_concurrent_calls=settings.server.max_concurrent_calls,
             default_deadline=settings.server.default_deadline,
@@ -131,6 +135,8 @@ class Worker:
         port = await self._server.start(self._settings.server.listen)
         self._identities.adopt(self._settings)
         self._metrics.config_revision.set(self._settings.revision)
+        if self._audit is not None:
+            self._audit.taken_over(None, self._settings, self.engine.table.snapshot.version)
         self._await_next_prices()
         self._publish_metrics()
         self._probe()
@@ -172,6 +178,8 @@ class Worker:
         self._servicer.default_deadline = settings.server.default_deadline
         for tell in self._reloaded:
             tell(settings)
+        if self._audit is not None:
+            self._audit.taken_over(before, settings, table.snapshot.version)
         self._metrics.reloads.labels("ok").inc()
         self._metrics.config_revision.set(settings.revision)
         self._log.info(
@@ -205,6 +213,8 @@ class Worker:
 
     def refused_reload(self, problems: str) -> None:
         """Notes that a new configuration was wrong and that the old one stays."""
+        if self._audit is not None:
+            self._audit.refused(self._settings, problems)
         self._metrics.reloads.labels("refused").inc()
         self._log.error(
             "configuration refused; the one in force stays",
@@ -290,4 +300,5 @@ def _fixed(settings: Settings) -> tuple[object, ...]:
         replace(
             settings.cache, use="off", ttl=0, max_ttl=0, max_temperature=0, models={}, routes={}
         ),
+        settings.audit,
     )

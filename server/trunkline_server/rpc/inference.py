@@ -229,9 +229,9 @@ class InferenceServicer:
         question = self._questions.get((raw, caller)) or self._ask(raw, caller)
         request = ticket.request = question.request
         permit = self._decide(ticket, caller, request.model)
-        response = self._engine.route(question, permit.constraints, permit.tier)
         if self.audit is not None:
             self._record_grant(self.audit, ticket, caller)
+        response = self._engine.route(question, permit.constraints, permit.tier)
         self._door.decided(ticket.operation, 1)
         return response
 
@@ -251,6 +251,8 @@ class InferenceServicer:
                 validate_route(request)
                 ticket.request = request
                 permit = self._decide(ticket, caller, request.model)
+                if self.audit is not None:
+                    self._record_grant(self.audit, ticket, caller)
                 self._engine.route_into(
                     result.response,
                     request,
@@ -258,8 +260,6 @@ class InferenceServicer:
                     permit.constraints,
                     permit.tier,
                 )
-                if self.audit is not None:
-                    self._record_grant(self.audit, ticket, caller)
             except TrunklineError as error:
                 if self.audit is not None:
                     self._record_denial(self.audit, ticket, error)

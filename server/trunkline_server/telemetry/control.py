@@ -45,12 +45,10 @@ class StoreLog:
 
 
 class ControlLog:
-    """Counts and logs calls to the control plane that fail, and what becomes of entries of the
-    audit trail; an rpc.admin.ports.Watch and a governance.audit.ports.AuditWatch."""
+    """Counts and logs calls to the control plane that fail; an rpc.admin.ports.Watch."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._refused = metrics.admin_refused
-        self._entries = metrics.audit_entries
         self._defects = metrics.defects
         self._log = structlog.get_logger()
 
@@ -72,16 +70,3 @@ class ControlLog:
         self._log.error(
             "internal error", operation=operation, request_id=request_id, exc_info=error
         )
-
-    def audit_delayed(self, waiting: int, problem: str) -> None:
-        """Entries wait to be written."""
-        self._log.warning("audit trail is delayed", waiting=waiting, problem=problem)
-
-    def audit_written(self, count: int) -> None:
-        """Entries were written."""
-        self._entries.labels("written").inc(count)
-
-    def audit_lost(self, count: int) -> None:
-        """Entries were dropped."""
-        self._entries.labels("lost").inc(count)
-        self._log.error("audit entries lost", count=count)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -36,7 +37,6 @@ def config(issuer: str, *more: str) -> str:
             "  corp:",
             f"    issuer: '{issuer}'",
             "    audiences: [trunkline]",
-            "    forced_pause: 1ms",
             "    claims: {name: sub, tenant: org, roles: groups}",
             "    role_of: {staff: [caller], crew: [viewer]}",
             *more,
@@ -75,7 +75,8 @@ async def test_tokens_keys_and_what_tokens_lack(issuer: OidcServer) -> None:
             "expired": token(url, exp=now - 120),
             "not yet valid": token(url, nbf=now + 120),
             "of nobody": token("http://127.0.0.1:1"),
-            "forged": token(url, FOREIGN, kid="first"),
+            "of a foreign key": token(url, FOREIGN),
+            "forged": replace(FOREIGN, kid="first").sign(claims_of(url, iat=now, exp=now + 600)),
             "without a name": token(url, sub=None),
         }
         codes = {
@@ -113,7 +114,7 @@ async def _route(trunkline: Router, shown: str) -> v1.RouteResponse:
 
 async def test_keys_rotate_under_load_and_no_good_token_is_refused(issuer: OidcServer) -> None:
     signers = [FIRST, SECOND]
-    async with router(config(issuer.url)) as trunkline:
+    async with router(config(issuer.url, "    forced_pause: 1ms")) as trunkline:
         for turn in range(6):
             signers.append(SigningKey.new(f"turn-{turn}"))
             issuer.keys = signers[-2:]

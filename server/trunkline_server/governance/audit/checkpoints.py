@@ -74,6 +74,15 @@ class CheckpointFile:
             os.close(descriptor)
         return checkpoint
 
+    def read(self) -> list[Checkpoint]:
+        """All of them, the oldest first; none if there is no file yet. Blocks; raises OSError,
+        and CheckpointError for a file that is damaged."""
+        try:
+            with self._path.open("rb") as lines:
+                return read_checkpoints(lines, self._key)
+        except FileNotFoundError:
+            return []
+
 
 def _cut_torn_line(descriptor: int) -> None:
     """Takes away a last line that was not written to its end."""

@@ -67,6 +67,7 @@ class AuditWriter:
         self._since_checkpoint = 0
         self._head: Head | None = None
         self._stopping = False
+        self._recovered = False
         self._wake = asyncio.Event()
         self._spool = None if self._options.spool is None else Spool(self._options.spool)
 
@@ -105,9 +106,10 @@ class AuditWriter:
         self._watch.audit_lost(1)
 
     async def run(self) -> None:
-        """Writes until `stop` is called and nothing waits any more. Raises OSError if what other
-        processes left in the spool cannot be read."""
-        await self._recover()
+        """Writes until `stop` is called and nothing waits any more. Raises as `recover` does, if
+        that was not called before."""
+        if not self._recovered:
+            await self.recover()
         pause = _FIRST_PAUSE
         while True:
             if not self._waiting:
@@ -146,8 +148,10 @@ class AuditWriter:
         except TimeoutError:
             await self._checkpoint()
 
-    async def _recover(self) -> None:
-        """Takes over what processes that died have left in the spool's directory."""
+    async def recover(self) -> None:
+        """Takes over what processes that died have left in the spool's directory; to be called
+        before `run`. Raises OSError if it cannot be read."""
+        self._recovered = True
         if self._options.spool is None or self._spool is None:
             return
         for path, acts in leftovers(self._options.spool):
