@@ -3,7 +3,9 @@
 `python -m tests.perf.test_prefix_affinity` prints the table. 12,031 requests of the Mooncake
 trace, each a list of prefix blocks of 512 tokens, go to eight deployments. Each deployment's
 prompt cache is unlimited, or keeps a block for five minutes after its last use. The ideal is
-one deployment that serves everything: 0.366 of all blocks without a limit.
+one deployment that serves everything: 0.366 of all blocks without a limit. With affinity, the
+choice is the router's own: `routing.plan` over a snapshot of the eight, their calls under way in
+its HealthTable, and what `cache.affinity` remembers.
 """
 
 import heapq
@@ -12,18 +14,26 @@ import random
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from decimal import Decimal
 from gzip import open as open_gzip
 from math import inf
 
 import pytest
 
 from tests.support.corpus import corpus_dir
-from trunkline_server.cache.affinity import Offer, PrefixAffinity, preferred
+from trunkline import v1
+from trunkline_server.cache.affinity import BLOCK_TOKENS, PrefixAffinity
+from trunkline_server.routing.health import BreakerPolicy, HealthTable
+from trunkline_server.routing.plan import plan
+from trunkline_server.routing.pricing import Price, Rates
+from trunkline_server.routing.query import Query
+from trunkline_server.routing.snapshot import Deployment, Route, Snapshot
+from trunkline_server.routing.warm import Warmth
 
+CHAT = frozenset({"chat"})
 DEPLOYMENTS = tuple(f"deployment-{number}" for number in range(8))
-# Nanos per token: GPT-5's list prices, 1.25 USD and 0.125 USD per million.
-INPUT, CACHED = 1_250.0, 125.0
-BLOCK_TOKENS = 512
+# GPT-5's list prices, USD per million tokens.
+PRICE = Price.flat(Rates(input=Decimal("1.25"), output=Decimal(10), cached_input=Decimal("0.125")))
 
 
 @dataclass(frozen=True)
@@ -34,6 +44,11 @@ class Request:
     input_tokens: int
     output_tokens: int
     blocks: tuple[int, ...]
+
+    @property
+    def seconds(self) -> float:
+        """How long it takes at 20,000 tokens read a second and 50 written."""
+        return self.input_tokens / 20_000 + self.output_tokens / 50
 
 
 def trace() -> Iterator[Request]:
@@ -91,13 +106,12 @@ class Fleet:
             self.busy[heapq.heappop(self._ends)[1]] -= 1
 
     def serve(self, request: Request, name: str) -> None:
-        """A deployment answers: it reads 20,000 tokens a second and writes 50."""
+        """A deployment answers."""
         self.hits += self.caches[name].serve(request)
         self.blocks += len(request.blocks)
         self.tokens[name] += request.input_tokens
         self.busy[name] += 1
-        seconds = request.input_tokens / 20_000 + request.output_tokens / 50
-        heapq.heappush(self._ends, (request.at + seconds, name))
+        heapq.heappush(self._ends, (request.at + request.seconds, name))
 
     @property
     def rate(self) -> float:
@@ -136,29 +150,42 @@ def least_busy(requests: list[Request], ttl: float) -> Fleet:
 
 
 def with_affinity(
-    requests: list[Request], ttl: float, weight: float, capacity: int = 100_000
+    requests: list[Request],
+    ttl: float,
+    weight: float,
+    capacity: int = 100_000,
+    strategy: v1.Strategy.ValueType = v1.STRATEGY_ROUND_ROBIN,
 ) -> Fleet:
-    """Where the prefix is worth more than the load; else the least busy.
-
-    A deployment's load is worth `weight` of the request's input price for each time that it
-    has as many calls under way as the mean, beyond the least busy one.
-    """
+    """As the router chooses with `prefix_affinity: {load: weight}`, a strategy behind it."""
     rng = random.Random(0)
     fleet = Fleet(ttl)
     seen = PrefixAffinity(capacity, ttl)
+    rows = [
+        Deployment(slot, name, "vendor", "gpt-5", "large", price=PRICE, capabilities=CHAT)
+        for slot, name in enumerate(DEPLOYMENTS)
+    ]
+    route = Route("", strategy, tuple(rows))
+    snapshot = Snapshot("v1", rows, {"large": route}, {}, {}, 0.0)
+    health = HealthTable(DEPLOYMENTS, BreakerPolicy())
+    under_way: list[tuple[float, int]] = []
     for request in requests:
         fleet.arrive(request.at)
-        mean = max(sum(fleet.busy.values()) / len(DEPLOYMENTS), 1.0)
-        least = min(fleet.busy.values())
-        price = request.input_tokens * INPUT
-        offers = [
-            Offer(name, INPUT - CACHED, weight * price * (fleet.busy[name] - least) / mean)
-            for name in DEPLOYMENTS
-        ]
+        while under_way and under_way[0][0] <= request.at:
+            end, slot = heapq.heappop(under_way)
+            health.succeed(slot, end, 1.0, None)
         matched = seen.affinity(request.blocks, request.at)
-        chosen = preferred(matched, offers, BLOCK_TOKENS) or _least(fleet, rng)
-        seen.saw(request.blocks, chosen, request.at)
-        fleet.serve(request, chosen)
+        tokens = {name: depth * BLOCK_TOKENS for name, depth in matched.items()}
+        query = Query(
+            "large",
+            request.input_tokens,
+            request.output_tokens,
+            warmth=Warmth(tokens, weight) if tokens else None,
+        )
+        chosen = plan(snapshot, query, health, request.at, rng).targets[0]
+        seen.saw(request.blocks, chosen.name, request.at)
+        fleet.serve(request, chosen.name)
+        health.begin(chosen.slot, request.at)
+        heapq.heappush(under_way, (request.at + request.seconds, chosen.slot))
     return fleet
 
 
@@ -200,9 +227,13 @@ def main() -> None:
             (f"affinity, load x {weight:g}", with_affinity(requests, ttl, weight))
             for weight in (0.0, 0.25, 0.5, 1.0, 2.0)
         ]
-        rows.append(
-            ("affinity, load x 1, 20,000 blocks", with_affinity(requests, ttl, 1.0, 20_000))
-        )
+        rows += [
+            ("affinity, load x 0.5, 20,000 blocks", with_affinity(requests, ttl, 0.5, 20_000)),
+            (
+                "affinity, load x 0.5, least latency behind it",
+                with_affinity(requests, ttl, 0.5, strategy=v1.STRATEGY_LEAST_LATENCY),
+            ),
+        ]
         print(f"| {title} | one deployment (ideal) | {best:.3f} | 1.00 | |")
         for name, fleet in rows:
             cells = f"{fleet.rate:.3f} | {fleet.rate / best:.2f} | {fleet.imbalance:.2f}"

@@ -9,6 +9,7 @@ from functools import partial
 import structlog
 
 from trunkline_server.app.access import build_access, build_callers
+from trunkline_server.app.affinity import PromptAffinity, affinity_of
 from trunkline_server.app.assembly import (
     build_observer,
     build_probes,
@@ -110,6 +111,8 @@ class Worker:
         self._recorder = None if books is None else books.recorder
         self._privacy = PrivacyOffice(self._http, self._clock, metrics)
         self._protect(settings)
+        self._affinity: PromptAffinity | None = None
+        self._remember_prompts(settings)
         self._servicer = InferenceServicer(
             self.engine,
             self._clock,
@@ -163,6 +166,7 @@ class Worker:
         before, self._settings = self._settings, settings
         self.engine.table = table
         self._protect(settings)
+        self._remember_prompts(settings)
         if self._quotas is not None:
             self._quotas.configure(settings)
         if self._caching is not None:
@@ -228,6 +232,12 @@ class Worker:
         if self._recorder is not None:
             wanted = settings.privacy is not None
             self._recorder.redact_with(self._privacy.redactor() if wanted else None)
+
+    def _remember_prompts(self, settings: Settings) -> None:
+        """Puts the prefix affinity of a configuration in force."""
+        wanted = settings.routing.prefix_affinity
+        self._affinity = affinity_of(wanted, self._clock, self._affinity)
+        self.engine.affinity = self._affinity
 
     def _probe(self) -> None:
         """Starts the active health checks of the configuration in force."""

@@ -11,13 +11,13 @@ is remembered is which deployments saw a block lately: nothing of the text.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 from trunkline import v1
 
 # About 512 tokens of English. A prompt below two blocks is below what vendors keep.
 BLOCK_BYTES = 2_048
+BLOCK_TOKENS = 512
 _LEAST_BLOCKS = 2
 # Prompts are looked at so far: about 250,000 tokens.
 _MOST_BLOCKS = 512
@@ -102,30 +102,3 @@ class PrefixAffinity:
             else:
                 unknown = middle
         return known
-
-
-class Offer(NamedTuple):
-    """What a deployment would take for one call, apart from the prefix.
-
-    `saved_per_token` is by how much its cached input is cheaper than its other input, zero if
-    the vendor has no such price. `penalty` is what choosing it costs otherwise: its price for
-    the whole call and what its load is worth, beyond those of the best. All in nanos of a US
-    dollar.
-    """
-
-    deployment: str
-    saved_per_token: float
-    penalty: float
-
-
-def preferred(
-    matched: Mapping[str, int], offers: Iterable[Offer], tokens_per_block: int = 512
-) -> str | None:
-    """The deployment whose cached prefix is worth most beyond its penalty; None when none pays."""
-    best, most = None, 0.0
-    for offer in offers:
-        blocks = matched.get(offer.deployment, 0)
-        gain = blocks * tokens_per_block * offer.saved_per_token - offer.penalty
-        if blocks and gain > most:
-            best, most = offer.deployment, gain
-    return best

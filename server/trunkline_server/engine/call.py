@@ -68,6 +68,8 @@ class Call:
     upstream_seconds: float = 0.0
     # Seconds spent waiting for room under limits and budgets.
     queued: float = 0.0
+    # The names of the prompt's blocks, where affinity asks for them.
+    blocks: Sequence[int] = ()
     # Whatever the observer keeps of the call, its span for one.
     observed: object | None = None
 

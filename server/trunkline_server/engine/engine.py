@@ -13,7 +13,15 @@ from trunkline_server.engine.call import Call, Course, total_cost, total_tokens
 from trunkline_server.engine.limit import within
 from trunkline_server.engine.needs import embed_query, generate_query, unmet_needs
 from trunkline_server.engine.operations import EMBED, GENERATE
-from trunkline_server.engine.ports import AnswerCache, Bounds, Caller, Privacy, Send, Treatment
+from trunkline_server.engine.ports import (
+    Affinity,
+    AnswerCache,
+    Bounds,
+    Caller,
+    Privacy,
+    Send,
+    Treatment,
+)
 from trunkline_server.engine.questions import Question, Terms, query_of
 from trunkline_server.engine.stream import StreamLoop
 from trunkline_server.engine.table import Table
@@ -36,6 +44,8 @@ class Engine:
         self._table = table
         # None: labels mean nothing. May be replaced as the table may.
         self.privacy: Privacy | None = None
+        # None: nobody remembers where prompts went. May be replaced likewise.
+        self.affinity: Affinity | None = None
 
     @property
     def table(self) -> Table:
@@ -157,12 +167,16 @@ class Engine:
         try:
             permitted = self._table.permitted_models(call.caller, request.model)
             query = self._bounded(call, generate_query(request, False, permitted))
+            if self.affinity is not None:
+                query.warmth = self.affinity.warmth(call, request)
             course = self._plan(call, query)
             await self._reserve(call, course)
             loop = UnaryLoop(self._services, course, GENERATE, request, call)
             target, response = await loop.run(_hedge(call, request))
             call.finish_reason = response.finish_reason
             self._complete(call, course, target, response)
+            if self.affinity is not None:
+                self.affinity.answered(call, target.name)
         except BaseException as failure:
             self._end(call, failure)
             raise
@@ -192,6 +206,8 @@ class Engine:
         try:
             permitted = self._table.permitted_models(call.caller, request.model)
             query = self._bounded(call, generate_query(request, True, permitted))
+            if self.affinity is not None:
+                query.warmth = self.affinity.warmth(call, request)
             course = self._plan(call, query)
             await self._reserve(call, course)
 
@@ -216,6 +232,8 @@ class Engine:
             end.attempts.extend(call.attempts)
             end.cache_status = call.cache_status
             self._time(call, end.timing)
+            if self.affinity is not None and call.decision is not None:
+                self.affinity.answered(call, call.decision.deployment)
         except BaseException as failure:
             self._end(call, failure)
             raise

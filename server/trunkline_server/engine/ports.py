@@ -7,6 +7,7 @@ from trunkline import v1
 from trunkline_server.errors import TrunklineError
 from trunkline_server.routing.query import Constraint
 from trunkline_server.routing.snapshot import Deployment
+from trunkline_server.routing.warm import Warmth
 
 if TYPE_CHECKING:
     from trunkline_server.engine.call import Call
@@ -270,6 +271,18 @@ class AnswerCache(Protocol):
         self, call: "Call", request: v1.EmbedRequest, table: "Table"
     ) -> bytes | EmbedFlight | None:
         """Looks for vectors."""
+        ...
+
+
+class Affinity(Protocol):
+    """Which deployments have the beginning of a prompt in their vendor's cache."""
+
+    def warmth(self, call: "Call", request: v1.GenerateRequest) -> Warmth | None:
+        """What is known of this one; None for what is too short, or new."""
+        ...
+
+    def answered(self, call: "Call", deployment: str) -> None:
+        """A deployment has answered, and so has read the prompt."""
         ...
 
 

@@ -18,6 +18,7 @@ from trunkline_server.routing.query import Query
 from trunkline_server.routing.rules import TooSlow, broken_by
 from trunkline_server.routing.snapshot import Deployment, Route, Snapshot
 from trunkline_server.routing.strategies import STRATEGIES
+from trunkline_server.routing.warm import warm_first
 
 __all__ = ["Plan", "decision", "explain", "plan"]
 
@@ -93,6 +94,8 @@ def plan(
         case.pool = pool.live(health, now) if ceiling is None else pool.without(ceiling)
         case.unfit, case.probes = _NONE, PROBES
         targets = choose(case) if case.pool.members else ()
+    if query.warmth is not None and targets:
+        targets = warm_first(case, targets, query.warmth)
     forced = not targets
     if not targets:
         targets = _least_bad(pool, case, ceiling)

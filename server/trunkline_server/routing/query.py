@@ -1,9 +1,12 @@
 """What one call asks of the routing core."""
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from trunkline import v1
+
+if TYPE_CHECKING:
+    from trunkline_server.routing.warm import Warmth
 from trunkline_server.routing.snapshot import Deployment
 
 # What the call is; empty when it may be either, as in a dry run that does not say.
@@ -48,3 +51,4 @@ class Query:
     no_fallback: bool = False
     models: frozenset[str] | None = None  # Public models the caller's key may use; None: all.
     constraints: tuple[Constraint, ...] = ()  # All of them hold.
+    warmth: "Warmth | None" = None  # Who has the prompt's beginning; None: nobody was asked.

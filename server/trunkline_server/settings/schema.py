@@ -317,6 +317,28 @@ class RetryBudgetSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PrefixAffinitySettings:
+    """`routing.prefix_affinity`: calls that begin alike go where the vendor has their beginning
+    cached, when the price says that it pays; `false` switches it off."""
+
+    # How long a vendor is taken to keep a prompt after its last use.
+    ttl: Annotated[float, read.duration(1, 86_400)] = 300.0
+    # How much is remembered by each worker, in blocks of about 512 tokens. 0: nothing; it is off.
+    blocks: Annotated[int, read.integer(1, 10_000_000)] = 100_000
+    # What load is worth, as a part of the prompt's price: more spreads calls more evenly.
+    load: Annotated[float, read.number(0, 100)] = 0.5
+
+
+NO_AFFINITY = PrefixAffinitySettings(blocks=0)
+
+
+def _affinity(node: Node, context: Context) -> PrefixAffinitySettings:
+    if node.kind == "bool":
+        return PrefixAffinitySettings() if read.boolean(node, context) else NO_AFFINITY
+    return record(PrefixAffinitySettings)(node, context)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RoutingSettings:
     """`routing`: what holds for every model and route that does not say otherwise."""
 
@@ -329,6 +351,7 @@ class RoutingSettings:
     retry_budget: Annotated[RetryBudgetSettings, record(RetryBudgetSettings)] = (
         RetryBudgetSettings()
     )
+    prefix_affinity: Annotated[PrefixAffinitySettings, _affinity] = NO_AFFINITY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

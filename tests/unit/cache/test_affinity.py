@@ -7,9 +7,7 @@ import pytest
 from trunkline import v1
 from trunkline_server.cache.affinity import (
     BLOCK_BYTES,
-    Offer,
     PrefixAffinity,
-    preferred,
     prefix_blocks,
 )
 
@@ -118,20 +116,3 @@ def test_against_a_plain_model(seed: int) -> None:
         name = rng.choice("abc")
         seen.saw(blocks, name, float(now))
         log.append((float(now), name, blocks))
-
-
-def test_a_prefix_must_be_worth_the_detour() -> None:
-    matched = {"near": 2, "far": 10, "free": 10}
-    offers = [
-        Offer("near", 900.0, 0.0),
-        Offer("far", 900.0, 3_000_000.0),
-        Offer("free", 0.0, 0.0),
-        Offer("new", 900.0, 0.0),
-    ]
-    # 10 blocks of 512 tokens save 4.6 million nanos, less 3 million for the load.
-    assert preferred(matched, offers) == "far"
-    offers[1] = Offer("far", 900.0, 4_000_000.0)
-    assert preferred(matched, offers) == "near"
-    offers[:2] = [Offer("near", 900.0, 921_600.0), Offer("far", 900.0, 5_000_000.0)]
-    assert preferred(matched, offers) is None
-    assert preferred({}, offers) is None
