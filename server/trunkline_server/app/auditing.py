@@ -6,6 +6,7 @@ import socket
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import fields
+from functools import lru_cache
 from hashlib import sha256
 from typing import Literal
 
@@ -17,6 +18,7 @@ from trunkline_server.governance.audit.checkpoints import CheckpointFile
 from trunkline_server.governance.audit.decisions import DecisionAudit, Level
 from trunkline_server.governance.audit.ports import Head
 from trunkline_server.governance.audit.writer import AuditWriter, WriterOptions
+from trunkline_server.privacy.redact import redact
 from trunkline_server.settings import AuditSettings, ConfigError, Problem, Settings
 from trunkline_server.store.address import InvalidDsnError, open_database
 from trunkline_server.store.audit import SqlAuditStore
@@ -29,6 +31,9 @@ from trunkline_server.telemetry.metrics import Metrics
 _LIMITS = Limits(connections=2)
 # What waits when the process ends has so long to reach the database. Seconds.
 _LAST_WRITES = 5.0
+
+# Models come again and again, and request ids never. Texts.
+_MOST_NAMES = 1_024
 
 _LEVELS: dict[str, Level] = {"none": "none", "denied": "denied", "all": "all"}
 
@@ -44,7 +49,8 @@ class Audit:
         self.checkpoints = checkpoints
         self._clock = clock
         # None: no decisions are asked for.
-        self.decisions = None if level == "none" else DecisionAudit(writer, clock, level)
+        names = lru_cache(_MOST_NAMES)(redact)
+        self.decisions = None if level == "none" else DecisionAudit(writer, clock, level, names)
 
     def taken_over(self, before: Settings | None, after: Settings, snapshot: str) -> None:
         """Records that a configuration is in force, the one `before` no more."""

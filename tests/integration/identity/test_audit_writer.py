@@ -300,3 +300,20 @@ async def test_decisions_are_recorded_as_asked(
             "rule": "keys[team].models",
         }
         assert (found[-1].actor, details[-1]["rule"]) == ("unknown", "the key is not known")
+
+
+async def test_what_callers_name_is_redacted(trail: SqlAuditStore) -> None:
+    who = Principal(kind=Kind.KEY, name="team", source="keys[team]", tenant="acme", models=("a",))
+    async with running(AuditWriter(trail, CLOCK, Watch())) as writer:
+        audit = DecisionAudit(writer, CLOCK, "all", lambda text: text.replace("ann", "[NAME]"))
+        audit.granted(who, "inference.generate", "of ann", facts=Facts(), request_id="for ann")
+        unknown = TrunklineError(v1.ERROR_REASON_AUTHENTICATION, "the key is not known")
+        for caller in (who, None):
+            audit.denied(
+                unknown, caller, "inference.embed", "of ann", facts=Facts(), request_id="for ann"
+            )
+    found = await recorded(trail)
+    assert len(found) == 3
+    for record in found:
+        assert record.resource == "of [NAME]"
+        assert orjson.loads(record.details)["request_id"] == "for [NAME]"

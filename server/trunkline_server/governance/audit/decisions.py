@@ -1,5 +1,6 @@
 """Access decisions in the audit trail, as many as are asked for."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
@@ -21,7 +22,15 @@ class DecisionAudit:
     is no room for it, it is counted as lost.
     """
 
-    def __init__(self, writer: AuditWriter, clock: Clock, level: Level) -> None:
+    def __init__(
+        self,
+        writer: AuditWriter,
+        clock: Clock,
+        level: Level,
+        redact: Callable[[str], str] = str,
+    ) -> None:
+        """`redact` takes personal data out of what callers name: entries are never deleted."""
+        self._redact = redact
         self._writer = writer
         self._clock = clock
         self.records_grants = level == "all"
@@ -33,7 +42,7 @@ class DecisionAudit:
         """Records that a caller may do something, if grants are recorded."""
         if self.records_grants:
             act = self._act(principal, permission, target)
-            self._writer.record(_located(act, facts, request_id))
+            self._writer.record(_located(act, facts, self._redact(request_id)))
 
     def denied(
         self,
@@ -51,9 +60,10 @@ class DecisionAudit:
             rule = error.metadata.get("rule") or error.message
             act = self._act(principal, permission, target)
             act = replace(act, outcome="denied", details={**act.details, "rule": rule})
-            self._writer.record(_located(act, facts, request_id), expendable=True)
+            self._writer.record(_located(act, facts, self._redact(request_id)), expendable=True)
 
     def _act(self, principal: Principal | None, permission: str, target: str) -> Act:
+        target = self._redact(target)
         at = round(self._clock.wall() * 1e6)
         if principal is None:
             return Act(at=at, actor="unknown", action=permission, resource=target)
