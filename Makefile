@@ -36,6 +36,10 @@ help: ## List the targets.
 run: .venv/run.stamp ## Install what running needs, then serve with simulated providers.
 	@exec $(BIN)/trunkline serve
 
+.PHONY: run-full
+run-full: .venv/run.stamp ## The same on a Redis and a Postgres of its own, behind the control plane.
+	@exec $(BIN)/python -m tools.run_full $(ARGS)
+
 .PHONY: test
 test: .venv/dev.stamp ## Run the tests. COVERAGE=1 measures them; ARGS go to pytest.
 ifdef COVERAGE

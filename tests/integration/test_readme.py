@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -55,6 +56,7 @@ NO_KEYS = dict.fromkeys(
     ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY", "GOOGLE_API_KEY"), ""
 )
 BLOCK_SECONDS = 60.0
+ADMIN_KEY = "tk_the-administrator-of-the-readme"
 # A fixed time, so that a price that changes does not change a test.
 NOW = 1_790_000_000.0
 
@@ -93,20 +95,36 @@ async def served() -> AsyncGenerator[RouterProcess]:
         yield router
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def controlled(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[RouterProcess]:
+    """One router by the block that configures the control plane, with a provider beside it."""
+    (text,) = [each.text for each in BLOCKS if each.language == "yaml" and "admin:" in each.text]
+    path = tmp_path_factory.mktemp("controlled") / "trunkline.yaml"
+    digest = hashlib.sha256(ADMIN_KEY.encode()).hexdigest()
+    provider = "providers: {local: {dialect: openai, base_url: 'http://127.0.0.1:9/v1'}}\n"
+    deployment = "deployments: [{provider: local, model: m, price: {input: '1'}}]\n"
+    path.write_text(text.replace("1" * 64, digest) + provider + deployment)
+    async with router_process("--config", str(path), control=True) as router:
+        yield router
+
+
 @pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("block", RUNNABLE, ids=lambda block: f"line{block.line}")
-async def test_block(block: Block, served: RouterProcess) -> None:
+async def test_block(block: Block, served: RouterProcess, controlled: RouterProcess) -> None:
     """What a `sh` or `python` block prints is what the `text` block after it shows."""
     for tool in re.findall(r"\.tools/bin/(\w+)", block.text):
         await need_tool(tool)
     text = block.text.replace("127.0.0.1:50051", served.address)
     text = text.replace("127.0.0.1:9464", served.ops)
+    text = text.replace("127.0.0.1:50052", controlled.control)
     text = text.replace(".venv/bin/", f"{Path(sys.executable).parent}/")
     if block.language == "python":
         command = [sys.executable, "-c", text]
     else:
         command = ["bash", "-euo", "pipefail", "-c", text]
-    status, printed = await run(command, {"TRUNKLINE_TARGET": served.address})
+    status, printed = await run(
+        command, {"TRUNKLINE_TARGET": served.address, "ADMIN_KEY": ADMIN_KEY}
+    )
     assert status == 0, printed
     if block.output is None:
         assert_expected(block, printed)
@@ -122,7 +140,14 @@ def test_every_output_belongs_to_a_command() -> None:
 
 def assert_expected(block: Block, printed: str) -> None:
     """What commands print whose output the README does not show."""
-    if "grpcurl" in block.text:
+    if "trunkline.admin.v1" in block.text:
+        answers = re.findall(r'"amount(?:Nanos)?": "([^"]+)"|"action": "([^"]+)"', printed)
+        assert [amount or action for amount, action in answers] == [
+            *("25.00", "30.00"),
+            *("admin.budgets.update", "admin.budgets.create"),
+        ], printed
+        assert '"deployment": "local-m"' in printed
+    elif "grpcurl" in block.text:
         answer, end = json.JSONDecoder().raw_decode(printed)
         assert len(answer["embeddings"]) == 1
         assert len(answer["embeddings"][0]["values"]) == 2

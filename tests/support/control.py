@@ -1,7 +1,7 @@
 """Running routers whose resources the store owns, with their first administrator."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -49,6 +49,12 @@ class Replica:
     def calls_as(self, secret: str) -> "Callers":
         """Calls it with a key."""
         return Callers(self.channel, secret)
+
+    @asynccontextmanager
+    async def another_channel(self) -> AsyncGenerator[Callable[[str], "Callers"]]:
+        """A connection of its own, which another worker may take."""
+        async with channel_to(self.process.address) as channel:
+            yield lambda secret: Callers(channel, secret)
 
     async def revision(self) -> int:
         """The store's revision that is in force there."""

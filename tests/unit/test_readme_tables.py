@@ -62,6 +62,13 @@ def test_methods() -> None:
     assert column(0, "method", "does") == [method.name for method in service.methods]
 
 
+def test_services_of_the_control_plane() -> None:
+    told = re.findall(r"`(\w+)`", " ".join(row[0] for row in rows_under("service", "manages")))
+    names = [path.name for path in (ROOT / "proto/trunkline/admin/v1").glob("*_service.proto")]
+    found = ["".join(map(str.title, name.removesuffix(".proto").split("_"))) for name in names]
+    assert sorted(told) == sorted(found)
+
+
 def test_errors() -> None:
     header = ("reason", "gRPC code", "when", "details beside ErrorInfo", "the caller should")
     told = {row[0]: row[1] for row in rows_under(*header)}
