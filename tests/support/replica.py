@@ -11,7 +11,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from tests.support.router import channel_to, price_book
 from trunkline.v1.inference_service_pb2_grpc import InferenceServiceStub
-from trunkline_server.app.credentials import Credentials, credentials_kept
+from trunkline_server.app.credentials import Credentials
+from trunkline_server.app.crediting import credentials_kept
 from trunkline_server.app.worker import Worker
 from trunkline_server.catalogue.known import known
 from trunkline_server.clock import SystemClock

@@ -2,19 +2,17 @@
 its calls."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from trunkline import v1
 from trunkline_server.app.provider_secrets import (
     CheckedSource,
-    bundled,
+    SecretsHere,
     fetched_paths,
     stored_name,
 )
-from trunkline_server.app.secret_sources import SecretManagers
 from trunkline_server.app.trials import Trial, Trials
 from trunkline_server.catalogue.compile import Endpoint
 from trunkline_server.clock import Clock
@@ -29,26 +27,21 @@ from trunkline_server.secrets.ports import (
     SecretValue,
 )
 from trunkline_server.secrets.refresher import Refresher, RefreshPolicy
-from trunkline_server.secrets.rotation import CredentialVault, Pair
+from trunkline_server.secrets.rotation import CredentialVault
 from trunkline_server.settings import (
     ConfigError,
     Problem,
-    Secret,
+    ProviderSettings,
     SecretsSettings,
     Settings,
     provider_secrets,
 )
-from trunkline_server.telemetry.metrics import Metrics
 from trunkline_server.telemetry.secrets import SecretLog
-from trunkline_server.upstream.clients import make_client
 from trunkline_server.upstream.http import HttpClient
 
 if TYPE_CHECKING:
     from trunkline_server.app.credential_service import CredentialService
     from trunkline_server.app.stored_credentials import StoredCredentials
-
-# Connections for trials of new credentials, to one host.
-_TRIALS = 4
 
 
 def _nobody() -> None:
@@ -75,10 +68,9 @@ class Credentials:
         stored: "StoredCredentials | None" = None,
     ) -> None:
         """`stored` None knows no credential that the router keeps."""
-        self._stored = stored
         if stored is not None:
             stored.on_change = self._stored_changed
-        self._clock = clock
+        self._here = SecretsHere(stored, clock)
         self._settings = settings
         self._trials = Trials(http, on=settings.canary)
         self._log = log
@@ -91,15 +83,15 @@ class Credentials:
             audit,
             policy=RefreshPolicy(settings.refresh_interval, settings.retry),
         )
-        self._values: dict[str, SecretValue] = {}
         # Of the table in force: all, and those that have what they need.
         self._known: Mapping[str, Endpoint] = {}
         self._endpoints: dict[str, Endpoint] = {}
+        # As the settings have them: those of the table to come, and those that are called.
+        self._asked: Mapping[str, ProviderSettings] = {}
+        self._settled: dict[str, ProviderSettings] = {}
         # By reference, those that are still to be had; by provider, changes under way.
         self._fetching: dict[str, asyncio.Task[None]] = {}
         self._turns: dict[str, _Turn] = {}
-        # References whose last value is older than it may be.
-        self._expired: set[str] = set()
         # What the control plane manages; None where nothing is stored.
         self.service: CredentialService | None = None
         # Called when a provider comes into use, or falls out of it.
@@ -136,7 +128,7 @@ class Credentials:
         for name, provider in settings.providers.items():
             for below, secret in provider_secrets(provider):
                 stored = stored_name(secret)
-                if not stored or self._value(secret) is not None:
+                if not stored or self._here.value(secret) is not None:
                     continue
                 problem = f"{secret.reference}: there is no such credential, or it cannot be read"
                 if self._settings.on_missing == "skip":
@@ -146,13 +138,19 @@ class Credentials:
     def available(self, settings: Settings) -> Settings:
         """The settings without the deployments of providers that lack a secret.
 
-        What is passed through to such a provider goes there without it, and is refused.
+        One that is called with others until its new ones come is not among them. What is passed
+        through to such a provider goes there without it, and is refused.
         """
+        self._asked = settings.providers
         lacking: dict[str, str] = {}
         for name, provider in settings.providers.items():
-            for _, secret in provider_secrets(provider):
-                if self._value(secret) is None:
-                    lacking[name] = secret.reference
+            missing = [
+                secret.reference
+                for _, secret in provider_secrets(provider)
+                if self._here.value(secret) is None
+            ]
+            if missing and not self._keeps(name, missing):
+                lacking[name] = missing[0]
         if not lacking:
             return settings
         for name, reference in lacking.items():
@@ -175,9 +173,9 @@ class Credentials:
             if secret.managed and not stored_name(secret)
         }
         self._known = dict(endpoints)
-        for reference in used - self._values.keys() - self._fetching.keys():
+        for reference in used - self._here.fetched.keys() - self._fetching.keys():
             self._fetching[reference] = asyncio.create_task(self._fetch(reference))
-        for reference in (self._values.keys() | self._fetching.keys()) - used:
+        for reference in (self._here.fetched.keys() | self._fetching.keys()) - used:
             self._forget(reference)
         for name in self._endpoints.keys() - endpoints.keys():
             self._drop(name)
@@ -196,31 +194,35 @@ class Credentials:
     def fetched(self, reference: str, version: str, seconds: float) -> None:
         """As SecretWatch.fetched."""
         self._log.fetched(reference, version, seconds)
-        if reference in self._expired:
-            self._expired.discard(reference)
+        if reference in self._here.expired:
+            self._here.expired.discard(reference)
             self.on_change()
 
     def fetch_failed(self, reference: str, problem: str, stale_for: float) -> None:
         """As SecretWatch.fetch_failed."""
         self._log.fetch_failed(reference, problem, stale_for)
         most = self._settings.max_stale
-        if most and stale_for > most and reference not in self._expired:
-            self._expired.add(reference)
+        if most and stale_for > most and reference not in self._here.expired:
+            self._here.expired.add(reference)
             self.on_change()
 
     def _of(self, name: str, endpoint: Endpoint) -> engine.Credential:
         before = self._endpoints.get(name)
-        wanted = self._wanted(endpoint.secrets)
+        wanted = self._here.bundle(endpoint.secrets)
+        missing = [each.reference for each in endpoint.secrets if self._here.value(each) is None]
+        if missing and self._keeps(name, missing):
+            return self._vault.credential(name)
         if wanted is None or not endpoint.secrets:
             self._drop(name)
-            known = [value.value for each in endpoint.secrets if (value := self._value(each))]
+            known = [value.value for each in endpoint.secrets if (value := self._here.value(each))]
             return FixedCredential(endpoint.headers, tuple(known))
         if before is not None and not _same_place(before, endpoint):
             # What another host was shown is not shown to this one.
             self._drop(name)
         self._endpoints[name] = endpoint
+        self._settled[name] = self._asked[name]
         self._vault.load(name, wanted, lambda value: endpoint.render(value.split("\n")))
-        pair = self._pair(endpoint.secrets)
+        pair = self._here.pair(endpoint.secrets)
         if before is None and pair is not None and pair.previous is not None:
             # A grace that began before this process did.
             self._vault.adopt(name, pair)
@@ -229,62 +231,45 @@ class Credentials:
             self._turn(name)
         return held
 
+    def _keeps(self, name: str, missing: Sequence[str]) -> bool:
+        """Whether a provider is called as before until what is missing of its secrets comes: it
+        is where it was, and nothing that it has was withdrawn."""
+        before, after = self._settled.get(name), self._asked[name]
+        return (
+            before is not None
+            and (before.kind, before.dialect, before.base_url)
+            == (after.kind, after.dialect, after.base_url)
+            and all(self._awaited(reference) for reference in missing)
+        )
+
+    def _awaited(self, reference: str) -> bool:
+        """Whether a secret never was here, and is not one that was withdrawn."""
+        return reference not in self._here.expired and not any(
+            reference == secret.reference
+            for _, provider in self._settled.items()
+            for _, secret in provider_secrets(provider)
+        )
+
     def _drop(self, name: str) -> None:
         self._endpoints.pop(name, None)
+        self._settled.pop(name, None)
         turn = self._turns.pop(name, None)
         if turn is not None:
             turn.task.cancel()
         self._vault.forget(name)
-
-    def _value(self, secret: Secret) -> SecretValue | None:
-        """A secret's value, if it is here."""
-        if not secret.managed:
-            return SecretValue(secret.reveal(), secret.reference)
-        if name := stored_name(secret):
-            stored = None if self._stored is None else self._stored.get(name)
-            return None if stored is None else stored.current.value
-        if secret.reference in self._expired:
-            return None
-        return self._values.get(secret.reference)
-
-    def _wanted(self, secrets: Sequence[Secret]) -> SecretValue | None:
-        """What a provider is to be called with, or None if it is not all there."""
-        values = [self._value(secret) for secret in secrets]
-        found = [value for value in values if value is not None]
-        if len(found) < len(values):
-            return None
-        return bundled(found)
-
-    def _pair(self, secrets: Sequence[Secret]) -> Pair | None:
-        """What a provider is to be called with, and, while one of its stored credentials is in
-        its grace, what it was called with before."""
-        current = self._wanted(secrets)
-        if current is None or self._stored is None:
-            return None if current is None else Pair(current)
-        before, ends = [], 0.0
-        for secret in secrets:
-            stored = self._stored.get(stored_name(secret))
-            pair = None if stored is None else stored.pair(self._clock.wall())
-            value = self._value(secret)
-            if pair is not None and pair.previous is not None:
-                value, ends = pair.previous, max(ends, pair.grace_ends)
-            if value is not None:
-                before.append(value)
-        if not ends:
-            return Pair(current)
-        return Pair(current, bundled(before), ends)
 
     def _stored_changed(self, name: str) -> None:
         """Takes over a stored credential, which was tried by whoever wrote it."""
         for provider, endpoint in self._known.items():
             if not any(stored_name(secret) == name for secret in endpoint.secrets):
                 continue
-            pair = self._pair(endpoint.secrets)
+            pair = self._here.pair(endpoint.secrets)
             if pair is None or provider not in self._endpoints:
                 # It falls out of use, or comes into it.
                 self.on_change()
                 return
-            if pair != self._vault.pair(provider):
+            held = self._vault.pair(provider)
+            if (pair.current, pair.previous) != (held.current, held.previous):
                 self._vault.adopt(provider, pair)
 
     async def trial(self, provider: str, name: str, value: str) -> Trial:
@@ -299,7 +284,9 @@ class Credentials:
             )
         names = [stored_name(secret) for secret in endpoint.secrets]
         place = names.index(name) if name in names else 0
-        values = [found.value if (found := self._value(each)) else "" for each in endpoint.secrets]
+        values = [
+            found.value if (found := self._here.value(each)) else "" for each in endpoint.secrets
+        ]
         values[place] = value
         return await self._trials.verdict(endpoint, endpoint.render(values))
 
@@ -313,12 +300,12 @@ class Credentials:
 
     async def _keep(self, reference: str) -> None:
         async def changed(value: SecretValue) -> None:
-            self._values[reference] = value
+            self._here.fetched[reference] = value
             for name, endpoint in self._endpoints.items():
                 if any(secret.reference == reference for secret in endpoint.secrets):
                     self._turn(name)
 
-        self._values[reference] = await self._refresher.keep(reference, changed)
+        self._here.fetched[reference] = await self._refresher.keep(reference, changed)
 
     async def _fetch(self, reference: str) -> None:
         """Fetches a secret that is not here yet, until it is."""
@@ -339,8 +326,8 @@ class Credentials:
         task = self._fetching.pop(reference, None)
         if task is not None:
             task.cancel()
-        self._values.pop(reference, None)
-        self._expired.discard(reference)
+        self._here.fetched.pop(reference, None)
+        self._here.expired.discard(reference)
         self._refresher.forget(reference)
 
     def _turn(self, name: str) -> None:
@@ -358,7 +345,7 @@ class Credentials:
         wait = self._settings.retry
         while True:
             turn.hurry.clear()
-            wanted = self._wanted(self._endpoints[name].secrets)
+            wanted = self._here.bundle(self._endpoints[name].secrets)
             if wanted is None or wanted.value == self._vault.credential(name).current.value.value:
                 return
             try:
@@ -403,57 +390,3 @@ def _same_place(before: Endpoint, after: Endpoint) -> bool:
     return (before.base_url, before.dialect, len(before.secrets)) == (
         *(after.base_url, after.dialect, len(after.secrets)),
     )
-
-
-@asynccontextmanager
-async def credentials_kept(
-    settings: Settings,
-    clock: Clock,
-    metrics: Metrics,
-    audit: SecretAudit | None = None,
-) -> AsyncGenerator[Credentials]:
-    """The credentials of the settings' providers, while they are kept; `audit` hears of them.
-
-    `audit` None keeps no trail. Raises as Credentials.start and stored_kept do.
-    """
-    log = SecretLog(metrics)
-    trail = audit or _unaudited
-    async with AsyncExitStack() as stack:
-        http = make_client(proxies=False, max_connections_per_origin=_TRIALS)
-        stack.push_async_callback(http.close)
-        managers = SecretManagers(settings.secrets, clock)
-        stack.callback(managers.close)
-        stored = None
-        if settings.secrets.master_keys:
-            # With it come databases and ciphers, which others need not load.
-            from trunkline_server.app.stored_credentials import stored_kept  # noqa: PLC0415
-
-            keeping = stored_kept(settings, managers, clock, log=log, audit=trail)
-            stored = await stack.enter_async_context(keeping)
-        credentials = Credentials(
-            settings.secrets, managers, http, clock, log=log, audit=trail, stored=stored
-        )
-        stack.push_async_callback(credentials.close)
-        await credentials.start(settings)
-        if stored is not None:
-            from trunkline_server.app.credential_service import (  # noqa: PLC0415 - as above
-                CredentialService,
-            )
-
-            service = CredentialService(stored, credentials, managers, clock)
-            credentials.service = service
-            wanted = settings.secrets
-            following = asyncio.create_task(
-                service.follow_references(log, wanted.refresh_interval, wanted.grace)
-            )
-            stack.push_async_callback(_ended, following)
-        yield credentials
-
-
-async def _ended(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-
-
-def _unaudited(action: str, name: str, detail: Mapping[str, str]) -> None:
-    """Where no audit trail is kept."""

@@ -9,7 +9,7 @@ from trunkline_server.app.auditing import audit_kept
 from trunkline_server.app.bookkeeping import books_kept
 from trunkline_server.app.caching import caching_kept
 from trunkline_server.app.control import Controlled, control_served
-from trunkline_server.app.credentials import credentials_kept
+from trunkline_server.app.crediting import credentials_kept
 from trunkline_server.app.lifeline import on_hangup
 from trunkline_server.app.quotas import quotas_kept
 from trunkline_server.app.sources import Overrides, Source, overridden

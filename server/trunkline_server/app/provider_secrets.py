@@ -1,11 +1,16 @@
-"""The secrets of providers' headers: which there are, and how several are one value."""
+"""The secrets of providers' headers: which there are, where they are, and several as one."""
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
+from trunkline_server.clock import Clock
 from trunkline_server.secrets.ports import SecretRefusedError, SecretSource, SecretValue
-from trunkline_server.secrets.rotation import bundle
+from trunkline_server.secrets.rotation import Pair, bundle
 from trunkline_server.settings import Secret, Settings, is_header_safe, provider_secrets
+
+if TYPE_CHECKING:
+    from trunkline_server.app.stored_credentials import StoredCredentials
 
 
 class CheckedSource:
@@ -25,13 +30,61 @@ class CheckedSource:
         return value
 
 
+class SecretsHere:
+    """The values of secrets, as far as they are here: fetched ones by reference, of which some
+    may be older than they may be used, stored ones, and those that come with the settings."""
+
+    def __init__(self, stored: "StoredCredentials | None", clock: Clock) -> None:
+        self._stored = stored
+        self._clock = clock
+        self.fetched: dict[str, SecretValue] = {}
+        self.expired: set[str] = set()
+
+    def value(self, secret: Secret) -> SecretValue | None:
+        """A secret's value, if it is here."""
+        if not secret.managed:
+            return SecretValue(secret.reveal(), secret.reference)
+        if name := stored_name(secret):
+            stored = None if self._stored is None else self._stored.get(name)
+            return None if stored is None else stored.current.value
+        if secret.reference in self.expired:
+            return None
+        return self.fetched.get(secret.reference)
+
+    def bundle(self, secrets: Sequence[Secret]) -> SecretValue | None:
+        """What a provider is to be called with, or None if it is not all here."""
+        values = [self.value(secret) for secret in secrets]
+        found = [value for value in values if value is not None]
+        return _bundled(found) if len(found) == len(values) else None
+
+    def pair(self, secrets: Sequence[Secret]) -> Pair | None:
+        """What a provider is to be called with, and, while one of its stored credentials is in
+        its grace, what it was called with before."""
+        current = self.bundle(secrets)
+        if current is None:
+            return None
+        before, ends = [], 0.0
+        for secret in secrets:
+            value, kept = self.value(secret), self._kept(secret)
+            if kept is not None and kept.previous is not None:
+                value, ends = kept.previous, max(ends, kept.grace_ends)
+            if value is not None:
+                before.append(value)
+        return Pair(current, _bundled(before), ends) if ends else Pair(current)
+
+    def _kept(self, secret: Secret) -> Pair | None:
+        """The pair of a stored credential."""
+        stored = None if self._stored is None else self._stored.get(stored_name(secret))
+        return None if stored is None else stored.pair(self._clock.wall())
+
+
 def stored_name(secret: Secret) -> str:
     """The name of the stored credential that a secret refers to, or nothing."""
     scheme, _, name = secret.reference.partition(":")
     return name if scheme == "credential" else ""
 
 
-def bundled(values: Sequence[SecretValue]) -> SecretValue:
+def _bundled(values: Sequence[SecretValue]) -> SecretValue:
     """Several secrets as one; see rotation.bundle."""
     return SecretValue(
         bundle([each.value for each in values]), ",".join(each.version for each in values)

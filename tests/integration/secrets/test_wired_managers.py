@@ -187,13 +187,33 @@ async def test_a_provider_that_moves_shows_its_new_host_no_old_key(
         assert router.worker.engine.table.endpoints.keys() == {"other"}
 
 
-async def test_a_reference_that_is_new_in_the_file_is_fetched(world: World) -> None:
+async def test_a_provider_is_called_as_before_until_a_new_reference_is_fetched(
+    world: World,
+) -> None:
     plain = world.config(reference="env:KEY")
     async with replica(plain, {**ENV, "KEY": "sk-1"}) as router:
-        await call(router)
         world.vault.secret["key"] = "sk-2"
         world.vendor.keys.add("sk-2")
+        world.vault.sealed = True
         router.worker.reload(settings_of(world.config(), ENV))
+        failed = "trunkline_secret_fetches_total", {"manager": "vault", "result": "failed"}
+        await until(lambda: (router.registry.get_sample_value(*failed) or 0) >= 2)
+        await call(router)
+        assert world.vendor.answered == {"sk-1": 1}
+        world.vault.sealed = False
+        await until(lambda: router.changes("rotated") == 1)
+        await call(router)
+        assert world.vendor.answered == {"sk-1": 1, "sk-2": 1}
+
+
+async def test_a_provider_that_moves_waits_for_a_new_reference(world: World) -> None:
+    plain = world.config(reference="env:KEY")
+    async with key_vendor("sk-2") as moved, replica(plain, {**ENV, "KEY": "sk-1"}) as router:
+        world.vault.secret["key"] = "sk-2"
+        world.vault.sealed = True
+        router.worker.reload(settings_of(world.config(vendor=moved), ENV))
+        assert await failure(router) is grpc.StatusCode.FAILED_PRECONDITION
+        world.vault.sealed = False
         await until(lambda: usable(router))
         await call(router)
-        assert world.vendor.answered["sk-2"] == 1
+        assert (moved.answered, moved.refused) == ({"sk-2": 1}, {})
