@@ -1,9 +1,8 @@
 """Who calls: keys, tokens and certificates, asked in turn."""
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
 
-from trunkline_server.governance.certificates import Certificates
-from trunkline_server.governance.issuers import KeysPendingError
 from trunkline_server.governance.keys import (
     PREFIX,
     KeyRing,
@@ -11,8 +10,13 @@ from trunkline_server.governance.keys import (
     digest_of,
     unauthenticated,
 )
+from trunkline_server.governance.pending import KeysPendingError
 from trunkline_server.governance.principal import ANONYMOUS, Principal
-from trunkline_server.governance.tokens import Tokens
+
+if TYPE_CHECKING:
+    # With them comes cryptography, which routers whose callers show keys need not load.
+    from trunkline_server.governance.certificates import Certificates
+    from trunkline_server.governance.tokens import Tokens
 
 # What ServicerContext.auth_context gives; called only where certificates count.
 AuthContext = Callable[[], Mapping[str, Iterable[bytes]]]
@@ -33,8 +37,8 @@ class Identity:
     def __init__(
         self,
         keys: KeyRing,
-        tokens: Tokens | None = None,
-        certificates: Certificates | None = None,
+        tokens: "Tokens | None" = None,
+        certificates: "Certificates | None" = None,
     ) -> None:
         self._keys = keys
         self._tokens = tokens

@@ -21,6 +21,7 @@ from trunkline_server.governance.jwks import (
     VerifyingKey,
     read_key_set,
 )
+from trunkline_server.governance.pending import KeysPendingError
 
 # Fetches a document by its URL. May raise TrunklineError, OSError or TimeoutError.
 Fetch = Callable[[str], Awaitable[bytes]]
@@ -68,27 +69,6 @@ class IssuerWatch(Protocol):
     def issuer_failed(self, issuer: str, problem: str, age: float | None) -> None:
         """A fetch failed; those in use are so many seconds old, None if there are none."""
         ...
-
-
-class KeysPendingError(TrunklineError):
-    """Only a fetch that is under way can tell whether a caller is known.
-
-    An outage for whoever does not wait; who does, awaits `fetched` and asks again.
-    """
-
-    def __init__(self, issuer: str, fetching: "asyncio.Task[None]") -> None:
-        super().__init__(
-            v1.ERROR_REASON_SERVICE_UNAVAILABLE,
-            f"the keys of the issuer {issuer!r} are being fetched",
-            metadata={"issuer": issuer},
-            retry_after=1.0,
-        )
-        self._fetching = fetching
-
-    async def fetched(self) -> None:
-        """Returns when the fetch has ended, well or badly, within its timeout."""
-        # Others wait for the same one, and it goes on if this caller gives up.
-        await asyncio.shield(self._fetching)
 
 
 class UnknownKeyError(Exception):

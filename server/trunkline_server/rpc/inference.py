@@ -20,7 +20,7 @@ from trunkline_server.governance.access import Access, Permit
 from trunkline_server.governance.addresses import Callers, IpAddress
 from trunkline_server.governance.audit.decisions import DecisionAudit
 from trunkline_server.governance.identity import Identity
-from trunkline_server.governance.issuers import KeysPendingError
+from trunkline_server.governance.pending import KeysPendingError
 from trunkline_server.governance.principal import Principal
 from trunkline_server.governance.roles import INFERENCE
 from trunkline_server.routing.lru import Lru

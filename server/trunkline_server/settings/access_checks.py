@@ -121,6 +121,8 @@ class _Checks:
                 yield f"{path}.issuer", f"is that of issuers.{seen[issuer.issuer]} too"
             if issuer.refresh >= issuer.max_stale:
                 yield f"{path}.refresh", f"must be below max_stale, {issuer.max_stale:g} s"
+            if not issuer.algorithms:
+                yield f"{path}.algorithms", "is empty, and so would accept no token"
             if "name" not in {*issuer.claims, *issuer.fixed}:
                 yield f"{path}.claims", "lacks name; say which claim names the caller"
             yield from self._known_roles(f"{path}.roles", issuer.roles)

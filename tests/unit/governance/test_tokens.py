@@ -16,7 +16,8 @@ from tests.support.virtual_time import EPOCH, VirtualClock, run
 from trunkline import v1
 from trunkline_server.errors import TrunklineError
 from trunkline_server.governance.claims import ClaimMap
-from trunkline_server.governance.issuers import IssuerEndpoint, IssuerKeys, KeysPendingError
+from trunkline_server.governance.issuers import IssuerEndpoint, IssuerKeys
+from trunkline_server.governance.pending import KeysPendingError
 from trunkline_server.governance.principal import Kind, Principal
 from trunkline_server.governance.tokens import Issuer, TokenPolicy, Tokens
 
