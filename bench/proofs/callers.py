@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 # No call takes so long unless it hangs. Seconds.
 PATIENCE = 30.0
 # A caller that could not reach the router waits before its next call.
-_PAUSE = 0.02
+_PAUSE = 0.1
 _METADATA = tuple(BEARER.items())
-_CHANNEL = (("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 200))
+CHANNEL = (("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 200))
 
 
 class Kind(StrEnum):
@@ -111,7 +111,7 @@ class Crowd:
         """Makes the calls; `on_call` hears of the number of each as it begins."""
         numbers = iter(range(self.calls))
         found: list[Told] = []
-        async with channel_to(address, *_CHANNEL) as channel:
+        async with channel_to(address, *CHANNEL) as channel:
             stub: InferenceServiceAsyncStub = InferenceServiceStub(channel)
 
             async def caller() -> None:
@@ -120,7 +120,7 @@ class Crowd:
                     (kind,) = rng.choices(list(_SHARES), list(_SHARES.values()))
                     told = Told(f"{self.name}-{number}", kind)
                     found.append(told)
-                    await _one(stub, told, rng)
+                    await make_call(stub, told, rng)
                     if told.fate is Fate.CUT:
                         await asyncio.sleep(_PAUSE)
 
@@ -132,7 +132,7 @@ class Crowd:
 
 async def serves(address: str) -> bool:
     """Whether a router takes calls there."""
-    async with channel_to(address, *_CHANNEL) as channel:
+    async with channel_to(address, *CHANNEL) as channel:
         stub: InferenceServiceAsyncStub = InferenceServiceStub(channel)
         try:
             await stub.Route(v1.RouteRequest(model="quick"), timeout=5.0, metadata=_METADATA)
@@ -141,7 +141,8 @@ async def serves(address: str) -> bool:
     return True
 
 
-async def _one(stub: "InferenceServiceAsyncStub", told: Told, rng: random.Random) -> None:
+async def make_call(stub: "InferenceServiceAsyncStub", told: Told, rng: random.Random) -> None:
+    """Makes the call of `told`'s kind, and notes in it what came of it."""
     message = v1.Message(role=v1.ROLE_USER, parts=[v1.Part(text=prose(rng.randrange(20, 2000)))])
     request = v1.GenerateRequest(model=_MODEL[told.kind], messages=[message], request_id=told.id)
     stays = rng.uniform(0.0, 0.02)

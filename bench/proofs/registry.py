@@ -1,6 +1,6 @@
 """Every proof, in the order of the report."""
 
-from bench.proofs import unbilled
+from bench.proofs import degradation, unbilled
 from bench.proofs.base import Proof
 
 PROOFS = (
@@ -11,5 +11,13 @@ PROOFS = (
         " the ledger once, with the tokens and the cost that its caller was told; calls that were"
         " left, that broke or that failed are settled too",
         unbilled.run,
+    ),
+    Proof(
+        "degradation",
+        "Degradation",
+        "with Redis dead or slow, Postgres dead or frozen, or the journal's disk full, calls under"
+        " load meet the declared mode and nothing else; it is entered and left with a log line and"
+        " a metric, nothing hangs, and the books are whole afterwards",
+        degradation.run,
     ),
 )

@@ -98,12 +98,14 @@ class ServerProcess(ABC):
         self._end(signal.SIGKILL)
 
     def pause(self) -> None:
-        """Freezes the process: it holds its connections and answers nothing."""
-        os.kill(self.pid, signal.SIGSTOP)
+        """Freezes the server, its children too: it holds its connections and answers nothing."""
+        for pid in (self.pid, *_children(self.pid)):
+            os.kill(pid, signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Lets a frozen process go on."""
-        os.kill(self.pid, signal.SIGCONT)
+        """Lets a frozen server go on."""
+        for pid in (self.pid, *_children(self.pid)):
+            os.kill(pid, signal.SIGCONT)
 
     def close(self) -> None:
         """Ends the server for good and removes its files."""
@@ -133,7 +135,7 @@ class ServerProcess(ABC):
             return
         children = _children(self._process.pid)
         # A frozen process would keep any other signal waiting.
-        self._process.send_signal(signal.SIGCONT)
+        self.resume()
         self._process.send_signal(number)
         self._process.wait(START_SECONDS)
         self._process = None

@@ -48,7 +48,8 @@ async def quotas_kept(
         counters = None
         governors: list[Governor] = []
 
-        def changed(available: bool, _server: str) -> None:
+        def changed(available: bool, server: str) -> None:
+            log.server_told(available, server)
             for each in governors:
                 each.counters_changed(available)
 

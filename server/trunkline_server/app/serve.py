@@ -19,6 +19,7 @@ from trunkline_server.app.sources import Origin, Overrides, Source, read_source
 from trunkline_server.app.supervisor import READY_LINE, Supervisor
 from trunkline_server.app.worker import DRAIN_NOTICE
 from trunkline_server.settings import Settings
+from trunkline_server.telemetry.conditions import JOURNAL
 from trunkline_server.telemetry.control import StoreLog
 from trunkline_server.telemetry.logs import configure_logging
 from trunkline_server.telemetry.metrics import Metrics
@@ -56,7 +57,7 @@ async def _serve_alone(source: Source, overrides: Overrides) -> int:
         _simulator(source, overrides),
         membership(source, overrides, metrics, log) as member,
     ):
-        ops = OpsServer(lambda: registry, member.worker.unready, log.notes)
+        ops = OpsServer(lambda: registry, member.worker.unready, log.notes, _fatal(source.settings))
         async with member.serving(overrides) as port:
             ops_port = await _start_ops(ops, source.settings)
             stop = asyncio.Event()
@@ -91,7 +92,7 @@ async def _serve_supervised(source: Source, overrides: Overrides) -> int:
             # One serves the control plane: what it says of health is then always the same one's.
             others=("--admin-listen", "off"),
         )
-        ops = OpsServer(registry, supervisor.unready)
+        ops = OpsServer(registry, supervisor.unready, fatal=_fatal(source.settings))
         async with _simulator(source, overrides):
             stop_on_signals(supervisor.stop)
             on_hangup(supervisor.hang_up)
@@ -138,6 +139,12 @@ async def _simulator(source: Source, overrides: Overrides) -> AsyncGenerator[Non
     finally:
         child.stop()
         await running
+
+
+def _fatal(settings: Settings) -> frozenset[str]:
+    """The conditions under which every call fails, so that balancers look elsewhere."""
+    denies = settings.ledger.journal is not None and settings.ledger.on_full == "deny"
+    return frozenset({JOURNAL} if denies else ())
 
 
 async def _start_ops(ops: OpsServer, settings: Settings) -> int | None:

@@ -235,7 +235,9 @@ class PostgresSession:
             try:
                 async with asyncio.timeout(self.seconds):
                     return await ask(*words)
-            except TimeoutError:
+            except (TimeoutError, asyncpg.ReadOnlySQLTransactionError):
+                # What a connection was told of writing at its start holds as long as it does: only
+                # a new one finds out that the server takes changes again, or another one does.
                 self._connection.terminate()
                 raise
             except asyncpg.InterfaceError:

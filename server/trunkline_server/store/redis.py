@@ -68,9 +68,9 @@ def load_script(name: str) -> Script:
 class RedisClient:
     """One Redis, whatever its topology. Belongs to the event loop that it was started on.
 
-    `on_change(available, name)` hears when a server goes down or comes up, and may hear the same
-    twice; with a Cluster, `available` is False while any server in use is down. It must not
-    raise.
+    `on_change(available, what)` hears when a server goes down or comes up, and may hear the same
+    twice; `what` is the server, and why it is down, each time that this changes. With a Cluster,
+    `available` is False while any server in use is down. It must not raise.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class RedisClient:
             self._slots = await self._read_slots()
         except RedisUnavailableError:
             if self._on_change is not None:
-                self._on_change(False, self._address.display)
+                self._on_change(False, f"{self._address.display}: no node tells of the slots")
             self._refresh()
             return False
         channels = [self._channel_of(host) for host in sorted(set(self._slots))]
@@ -212,7 +212,8 @@ class RedisClient:
         if self.clustered and not channel.available:
             self._refresh()
         if self._on_change is not None:
-            self._on_change(self.available, channel.name)
+            cause = f": {channel.cause}" if channel.cause else ""
+            self._on_change(self.available, f"{channel.name}{cause}")
 
     async def _connect_primary(self) -> Connection:
         if self._address.topology is Topology.SINGLE:

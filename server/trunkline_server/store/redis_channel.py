@@ -15,7 +15,15 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from redis.asyncio import Connection
-from redis.exceptions import InvalidResponse, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import (
+    AuthenticationError,
+    InvalidResponse,
+    NoPermissionError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 Reply = bytes | int | None | list["Reply"]
 Connect = Callable[[], Awaitable[Connection]]
@@ -74,6 +82,8 @@ class RedisChannel:
     ) -> None:
         self.name = name
         self.available = True
+        # Why it is not, for the operator; no password and no argument.
+        self.cause = self._told = ""
         # Identifies the run of the server at the other end; a restarted one has another.
         self.generation = b""
         self._connect = connect
@@ -130,7 +140,7 @@ class RedisChannel:
                     connection = await self._connect()
             # OSError covers the network, TLS and asyncio's timeout.
             except (OSError, RedisError, RedisUnavailableError) as error:
-                self._go_down(type(error).__name__)
+                self._go_down(_told(error, self._policy.connect_timeout))
                 await asyncio.sleep(pause)
                 pause = min(2.0 * pause, self._policy.max_retry_seconds)
                 continue
@@ -143,7 +153,7 @@ class RedisChannel:
                 # A cut connection is replaced at once; only if that fails is Redis down.
                 pause = self._policy.retry_seconds
                 continue
-            self._go_down("no answers")
+            self._go_down(self.cause or "no answers")
             await asyncio.sleep(pause)
             pause = min(2.0 * pause, self._policy.max_retry_seconds)
 
@@ -151,8 +161,10 @@ class RedisChannel:
         """Works until the connection breaks or the breaker trips. False if it was of no use."""
         try:
             self.generation = await self._greet(connection)
-        except (OSError, RedisError):
+        except (OSError, RedisError) as error:
+            self.cause = _told(error, self._policy.timeout)
             return False
+        self.cause = ""
         began = self._loop.time()
         self._timeouts = 0
         self._answered = False
@@ -177,10 +189,15 @@ class RedisChannel:
         return not self._tripped.is_set() and (self._answered or lived > _SHORT_LIFE)
 
     async def _greet(self, connection: Connection) -> bytes:
-        """Asks for the server's run id, which proves that it answers in time."""
+        """Asks for the server's run id, which proves that it answers in time, and for its role:
+        what is counted here is written."""
         async with asyncio.timeout(self._policy.timeout):
-            await connection.send_packed_command(pack([b"INFO", b"server"]), check_health=False)
+            asking = pack([b"INFO", b"server"]) + pack([b"INFO", b"replication"])
+            await connection.send_packed_command(asking, check_health=False)
             info = await connection.read_response(disable_decoding=True)
+            role = await connection.read_response(disable_decoding=True)
+        if b"role:slave" in bytes(role):
+            raise ReadOnlyError
         for line in bytes(info).splitlines():
             if line.startswith(b"run_id:"):
                 # Enough of it to tell runs apart, and short, as every script gets it.
@@ -247,14 +264,16 @@ class RedisChannel:
                 break
         if self._timeouts >= self._policy.failures:
             self._tripped.set()
-            self._go_down("timeouts")
+            self._go_down(f"no answer within {self._policy.timeout * 1000:g} ms")
 
     def _go_down(self, cause: str) -> None:
+        news = self.available or cause != self._told
+        self.cause = self._told = cause
         self._fail_all(f"is down ({cause})")
         if not self._first_try.done():
             self._first_try.set_result(None)
-        if self.available:
-            self.available = False
+        self.available = False
+        if news:
             self._on_change(self)
 
     def _come_up(self) -> None:
@@ -273,6 +292,24 @@ class RedisChannel:
         for command in commands:
             if not command.future.done():
                 command.future.set_exception(RedisUnavailableError(f"{self.name} {problem}"))
+
+
+def _told(error: Exception, seconds: float) -> str:
+    """What a failed attempt to connect means, in words that hold nothing secret."""
+    if isinstance(error, AuthenticationError):
+        return "it refuses the user or the password"
+    if isinstance(error, NoPermissionError):
+        return "it does not permit the user a command"
+    if isinstance(error, ReadOnlyError):
+        return "it is a replica, which takes no writes"
+    if isinstance(error, TimeoutError):
+        return f"no answer within {seconds * 1000:g} ms"
+    if isinstance(error, ResponseError):
+        # Such as NOAUTH or LOADING: the first word of what it said.
+        return f"it answers {(str(error).split() or ['an error'])[0]}"
+    if isinstance(error, RedisConnectionError | OSError):
+        return "no connection"
+    return type(error).__name__
 
 
 def pack(words: Sequence[bytes]) -> bytes:

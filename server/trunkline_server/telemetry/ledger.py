@@ -3,6 +3,7 @@
 import structlog
 
 from trunkline_server.telemetry.metrics import Metrics
+from trunkline_server.telemetry.sparsely import Sparsely
 
 
 class LedgerLog:
@@ -11,22 +12,31 @@ class LedgerLog:
     def __init__(self, metrics: Metrics) -> None:
         self._shipped = metrics.ledger_events.labels("shipped")
         self._lost = metrics.ledger_events.labels("lost")
+        self._blocked = metrics.ledger_blocked
+        self._away = metrics.ledger_away
         self._lag_bytes = metrics.ledger_lag_bytes
         self._lag_seconds = metrics.ledger_lag_seconds
         self._log = structlog.get_logger()
+        self._sparsely = Sparsely()
+        # Why the database took no batch; empty while it takes them.
+        self._problem = ""
 
     def journal_failed(self, problem: str) -> None:
         """The journal's disk refuses writes."""
+        self._blocked.set(1)
         self._log.error("ledger cannot be written", problem=problem)
 
     def journal_recovered(self, waited: int) -> None:
         """The journal writes again."""
+        self._blocked.set(0)
         self._log.warning("ledger is written again", events_that_waited=waited)
 
     def lost(self, events: int) -> None:
         """Events were dropped."""
         self._lost.inc(events)
-        self._log.error("usage events lost", events=events)
+        since = self._sparsely.due(events)
+        if since:
+            self._log.error("usage events lost", events=since)
 
     def torn(self, segment: str, size: int) -> None:
         """A segment ended inside a record."""
@@ -49,18 +59,23 @@ class LedgerLog:
     def shipped(self, events: int) -> None:
         """Events have reached the database."""
         self._shipped.inc(events)
+        if self._problem:
+            self._problem = ""
+            self._log.warning("ledger database is back")
 
     def ship_failed(self, problem: str, failures: int) -> None:
         """The database did not take a batch; the first failure and the breaker's are told."""
+        self._problem = problem
         if failures <= 1:
             self._log.warning("ledger database does not answer", problem=problem)
 
     def shipping(self, available: bool) -> None:
         """The breaker opened or closed."""
-        if available:
-            self._log.info("ledger database is back")
-        else:
-            self._log.error("ledger database is away; events wait in the journal")
+        self._away.set(int(not available))
+        if not available:
+            self._log.error(
+                "ledger database is away; events wait in the journal", problem=self._problem
+            )
 
     def lag(self, size: int, seconds: float) -> None:
         """What waits to be shipped."""

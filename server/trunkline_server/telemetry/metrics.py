@@ -100,11 +100,17 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livemin",
         )
-        self.quota_outage = Gauge(
-            "trunkline_quota_outage",
-            "Whether the shared counters of limits and budgets are away.",
-            registry=registry,
-            multiprocess_mode="livemax",
+
+        def condition(name: str, text: str) -> Gauge:
+            return Gauge(f"trunkline_{name}", text, registry=registry, multiprocess_mode="livemax")
+
+        # Those that /readyz names are in conditions.py.
+        self.quota_outage = condition(
+            "quota_outage", "Whether the shared counters of limits and budgets are away."
+        )
+        self.ledger_blocked = condition("ledger_blocked", "Whether the journal cannot be written.")
+        self.ledger_away = condition(
+            "ledger_away", "Whether the ledger's database takes no events."
         )
         self.masked = counter(
             "masked_calls", "Calls with placeholders in place of personal data.", "label"
@@ -153,12 +159,7 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livemin",
         )
-        self.store_away = Gauge(
-            "trunkline_store_away",
-            "Whether the store of resources is away.",
-            registry=registry,
-            multiprocess_mode="livemax",
-        )
+        self.store_away = condition("store_away", "Whether the store of resources is away.")
         self.admin_refused = counter(
             "admin_calls_refused", "Calls to the control plane that failed.", "method", "reason"
         )

@@ -1,19 +1,22 @@
 """The operators' HTTP server: /metrics, /healthz, /readyz."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from trunkline_server.telemetry.conditions import conditions
 
 
 class OpsServer:
     """Serves metrics, liveness and readiness.
 
     /healthz answers 200 as long as the event loop turns. /readyz answers 200 while calls are
-    wanted, and otherwise 503 with the reason that `unready` gives (None means ready). Either has
-    what `notes` tells besides, such as what is away without keeping calls from being served.
+    wanted, and otherwise 503 with the reason: the one that `unready` gives (None means ready), or
+    a condition that is among the `fatal` ones. Either has what is amiss without keeping calls from
+    being served: the conditions that metrics tell of, and what `notes` add to them.
     """
 
     def __init__(
@@ -21,12 +24,14 @@ class OpsServer:
         registry: Callable[[], CollectorRegistry],
         unready: Callable[[], str | None],
         notes: Callable[[], Mapping[str, str]] = dict,
+        fatal: Collection[str] = (),
     ) -> None:
         """`registry` is asked at each scrape, since the registry over several processes' files
         has to be made anew each time."""
         self._registry = registry
         self._unready = unready
         self._notes = notes
+        self._fatal = fatal
         application = web.Application()
         application.router.add_get("/metrics", self._metrics)
         application.router.add_get("/healthz", self._healthz)
@@ -54,8 +59,13 @@ class OpsServer:
         return web.json_response({"status": "alive"})
 
     async def _readyz(self, _request: web.Request) -> web.Response:
-        reason = self._unready()
-        if reason is None:
-            return web.json_response({"status": "ready", **self._notes()})
-        body = {"status": "not ready", "reason": reason, **self._notes()}
-        return web.json_response(body, status=503)
+        amiss = await asyncio.to_thread(conditions, self._registry())
+        reason = self._unready() or next(
+            (text for name, text in amiss.items() if name in self._fatal), None
+        )
+        body: dict[str, object] = {"status": "ready" if reason is None else "not ready"}
+        if reason is not None:
+            body["reason"] = reason
+        if amiss:
+            body["degraded"] = list(amiss.values())
+        return web.json_response(body | dict(self._notes()), status=200 if reason is None else 503)
