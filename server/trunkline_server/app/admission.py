@@ -1,6 +1,6 @@
 """What a call and its attempts ask of limits and budgets: an engine.ports.Admission."""
 
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable
 from dataclasses import replace
 
 from trunkline import v1
@@ -33,10 +33,11 @@ class Doorkeeper:
     async def admit(self, call: Call, plan: Plan) -> "CallGrant":
         """As engine.ports.Admission: reserves what the dearest target of the plan may take."""
         bound = _Bound(call, self._clock.wall())
-        worst = [bound.at(target) for target in plan.targets]
         demand = _demand(call, plan)
-        demand.tokens = max(tokens for tokens, _ in worst)
-        demand.cost = max(cost for _, cost in worst)
+        for target in plan.targets:
+            tokens, cost = bound.at(target)
+            demand.tokens = max(demand.tokens, tokens)
+            demand.cost = max(demand.cost, cost)
         grant = await self.queued(call, self.governor.admit(demand))
         return CallGrant(self, call, demand, bound, grant)
 
@@ -182,19 +183,34 @@ def _most_read(request: _Request) -> tuple[int, bool]:
     """A bound on the tokens of a request: no vocabulary has a token of less than one byte. And
     whether all of them are plain input: neither sound nor to be kept by the vendor."""
     if isinstance(request, v1.EmbedRequest):
-        return _most_tokens(request.inputs), True
-    parts = [part for message in request.messages for part in message.parts]
-    texts = [part.text for part in parts if part.text]
-    other = [part for part in parts if not part.HasField("text")]
-    inner = [each for part in other for each in part.tool_result.parts]
-    media = _MEDIA_TOKENS * sum(part.WhichOneof("kind") in _MEDIA for part in [*other, *inner])
-    rest = sum(part.ByteSize() for part in other if part.WhichOneof("kind") not in _MEDIA)
-    tools = sum(tool.ByteSize() for tool in request.tools)
-    schema = request.response_format.ByteSize()
-    plain = not media and not any(part.cache_breakpoint for part in parts)
-    return _most_tokens(texts) + media + rest + tools + schema, plain
+        return sum(map(_most_of, request.inputs)), True
+    tokens, plain = 0, True
+    for message in request.messages:
+        for part in message.parts:
+            text = part.text
+            if text:
+                tokens += _most_of(text)
+            elif not part.HasField("text"):
+                most, media = _most_besides(part)
+                tokens += most
+                plain = plain and not media
+            if part.cache_breakpoint:
+                plain = False
+    if request.tools:
+        tokens += sum(tool.ByteSize() for tool in request.tools)
+    if request.HasField("response_format"):
+        tokens += request.response_format.ByteSize()
+    return tokens, plain
 
 
-def _most_tokens(texts: Iterable[str]) -> int:
+def _most_besides(part: v1.Part) -> tuple[int, bool]:
+    """A bound on the tokens of a part that is no text, and whether there is media in it."""
+    is_media = part.WhichOneof("kind") in _MEDIA
+    media = sum(each.WhichOneof("kind") in _MEDIA for each in part.tool_result.parts)
+    tokens = _MEDIA_TOKENS if is_media else part.ByteSize()
+    return tokens + _MEDIA_TOKENS * media, is_media or media > 0
+
+
+def _most_of(text: str) -> int:
     # Each text comes with a few tokens that mark its role and its ends.
-    return sum(len(text) * (1 if text.isascii() else _MOST_BYTES) + 16 for text in texts)
+    return len(text) * (1 if text.isascii() else _MOST_BYTES) + 16

@@ -132,6 +132,9 @@ def total_cost(attempts: Sequence[v1.Attempt]) -> v1.Cost:
 
 def total_tokens(attempts: Sequence[v1.Attempt]) -> int:
     """The tokens that all attempts read and wrote together."""
+    if len(attempts) == 1:
+        usage = attempts[0].usage
+        return usage.input_tokens + usage.output_tokens
     return sum(
         attempt.usage.input_tokens + attempt.usage.output_tokens
         for attempt in attempts

@@ -122,24 +122,20 @@ class Budget:
     thresholds: tuple[float, ...] = ()
     match: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     mode: Mode = Mode.EXACT
+    # Seconds per step of a rolling window, and its steps; 0 steps for calendar periods. Asked for
+    # several times a call, so computed once.
+    step: int = field(init=False, repr=False, compare=False)
+    steps: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "step", max(1, ceil(self.window / _ROLLING_STEPS)))
+        object.__setattr__(self, "steps", ceil(self.window / self.step))
         _check_common(self.name, self.scope, BUDGET_SCOPES, self.match)
         _require(0 < self.amount <= MAX_NANOS, "amount", f"must be within 1 and {MAX_NANOS} nanos")
         rolling = self.period is Period.ROLLING
         _require(self.window > 0 if rolling else self.window == 0, "window", "is for rolling ones")
         in_range = all(0.0 < one <= 1.0 for one in self.thresholds)
         _require(in_range, "thresholds", "must be above 0 and at most 1")
-
-    @property
-    def step(self) -> int:
-        """Seconds per step of a rolling window."""
-        return max(1, ceil(self.window / _ROLLING_STEPS))
-
-    @property
-    def steps(self) -> int:
-        """Steps of a rolling window; 0 for calendar periods."""
-        return ceil(self.window / self.step)
 
 
 @dataclass(slots=True)

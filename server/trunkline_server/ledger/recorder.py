@@ -15,7 +15,7 @@ from trunkline import v1
 from trunkline.admin import v1 as admin
 from trunkline_server.clock import Clock
 from trunkline_server.engine.call import Call, total_usage
-from trunkline_server.engine.ports import Caller
+from trunkline_server.engine.ports import Caller, NullObserver
 from trunkline_server.errors import TrunklineError
 from trunkline_server.routing.snapshot import Deployment
 
@@ -103,7 +103,7 @@ class _Parts(Generic[T]):
         return part
 
 
-class Recorder:
+class Recorder(NullObserver):
     """Writes an event for each attempt and each call; an engine.ports.Observer.
 
     `write` takes each serialised event. `owner_of` says who pays for a caller, and is asked
@@ -141,9 +141,6 @@ class Recorder:
         """Has personal data taken out of what callers name, from now on; None leaves it."""
         self._redact = redact
         self._places = _Parts(self._deployment_part)
-
-    def call_started(self, call: Call) -> None:
-        """As engine.ports.Observer."""
 
     def attempt_ended(
         self, call: Call, target: Deployment, attempt: v1.Attempt, error: TrunklineError | None

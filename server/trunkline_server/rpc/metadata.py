@@ -10,6 +10,9 @@ _TRACEPARENT = re.compile(
     r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?"
 )
 
+# The last bit of a trace id and that of a span id, one behind the other: set, neither is zero.
+_NEITHER_ZERO = 1 << 64 | 1
+
 
 class CallMetadata(NamedTuple):
     """`traceparent` is always valid: the caller's, or the one of a trace that begins here."""
@@ -55,4 +58,5 @@ def read_metadata(
 
 def new_traceparent(rng: random.Random) -> str:
     """The context of a trace that begins here and is not sampled."""
-    return f"00-{rng.getrandbits(128) or 1:032x}-{rng.getrandbits(64) or 1:016x}-00"
+    digits = f"{rng.getrandbits(192) | _NEITHER_ZERO:048x}"
+    return f"00-{digits[:32]}-{digits[32:]}-00"

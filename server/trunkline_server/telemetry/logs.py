@@ -10,6 +10,7 @@ import structlog
 
 from trunkline import v1
 from trunkline_server.engine.call import Call
+from trunkline_server.engine.ports import NullObserver
 from trunkline_server.errors import TrunklineError
 from trunkline_server.routing.snapshot import Deployment
 
@@ -130,15 +131,12 @@ def _dump(event: dict[str, Any], **_: Any) -> str:
     return orjson.dumps(event, default=str).decode()
 
 
-class CallLog:
+class CallLog(NullObserver):
     """Writes a line for each call that failed, and at level debug for each call."""
 
     def __init__(self, level: str) -> None:
         self._log = structlog.get_logger()
         self._all = level == "debug"
-
-    def call_started(self, call: Call) -> None:
-        """Nothing is written yet."""
 
     def attempt_ended(
         self, call: Call, target: Deployment, attempt: v1.Attempt, error: TrunklineError | None
