@@ -1,6 +1,6 @@
 """Every proof, in the order of the report."""
 
-from bench.proofs import degradation, unbilled
+from bench.proofs import degradation, overspend, unbilled
 from bench.proofs.base import Proof
 
 PROOFS = (
@@ -19,5 +19,12 @@ PROOFS = (
         " load meet the declared mode and nothing else; it is entered and left with a log line and"
         " a metric, nothing hangs, and the books are whole afterwards",
         degradation.run,
+    ),
+    Proof(
+        "overspend",
+        "Overspend",
+        "three replicas under one cap, 200 callers and a trace of real traffic take no more than"
+        " the cap where it is exact, and no more than is declared beyond it where it is leased",
+        overspend.run,
     ),
 )

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import signal
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from google.rpc import error_details_pb2
 
 from tests.support.fault_server import FaultServer, hang, read_request
 from tests.support.process import router_process
+from tests.support.redis_server import RedisServer
 from tests.support.router import PATIENCE, ask, channel_to, detail, reason
 from trunkline import v1
 from trunkline.v1.inference_service_pb2_grpc import InferenceServiceStub
@@ -43,6 +45,12 @@ def config(folder: Path, upstream: str, *more: str) -> str:
     return str(path)
 
 
+def question(number: int) -> v1.GenerateRequest:
+    request = ask(f"number {number}", model="sim-large")
+    request.context.agent_id = "planner"
+    return request
+
+
 async def outcomes(
     addresses: list[str], calls: int
 ) -> tuple[list[v1.GenerateResponse], list[grpc.aio.AioRpcError]]:
@@ -51,9 +59,7 @@ async def outcomes(
     stubs = [InferenceServiceStub(channel) for channel in channels]
     found = await asyncio.gather(
         *(
-            stubs[number % len(stubs)].Generate(
-                ask(f"number {number}", model="sim-large"), timeout=PATIENCE, metadata=BEARER
-            )
+            stubs[number % len(stubs)].Generate(question(number), timeout=PATIENCE, metadata=BEARER)
             for number in range(calls)
         ),
         return_exceptions=True,
@@ -205,6 +211,70 @@ async def test_a_provider_without_room_is_passed_over(
     providers = [answer.provider for answer in answers]
     assert (providers.count("sim"), providers.count("other")) == (6, 4)
     assert all(len(answer.attempts) == 1 for answer in answers)
+
+
+# Moves what is held under budgets back in time, by so many microseconds.
+_LATER = """
+for _, key in ipairs(redis.call('KEYS', 'trunkline:*:live')) do
+  for _, member in ipairs(redis.call('ZRANGE', key, 0, -1)) do
+    redis.call('ZINCRBY', key, -tonumber(ARGV[1]), member)
+  end
+end
+return 1
+"""
+
+
+async def test_what_a_killed_router_held_is_free_after_its_calls_deadlines(
+    tmp_path: Path, simulator: Simulator, redis_server: RedisServer, redis_url: str
+) -> None:
+    """Half a minute after, which the clock is set forward for."""
+    more = (THREE_CALLS, "state: {redis: 'env:REDIS'}")
+    env = {**ENV, "REDIS": redis_url}
+    async with FaultServer([read_request, hang]) as upstream:
+        path = config(tmp_path, upstream.url, *more)
+        async with router_process("--config", path, env=env) as router:
+            waiting = asyncio.create_task(outcomes([router.address], 3))
+            await upstream.until(lambda: len(upstream.requests) == 3)
+            router.send(signal.SIGKILL)
+            await router.process.wait()
+            await asyncio.gather(waiting, return_exceptions=True)
+    path = config(tmp_path, simulator.url, *more)
+    async with router_process("--config", path, env=env) as router:
+        for seconds in (0, PATIENCE):
+            redis_server.ask("EVAL", _LATER, "0", str(round(seconds * 1e6)))
+            _, (failure,) = await outcomes([router.address], 1)
+            assert reason(failure) == v1.ERROR_REASON_QUOTA_EXCEEDED
+        redis_server.ask("EVAL", _LATER, "0", "31000000")
+        answers, failures = await outcomes([router.address], 1)
+    assert (len(answers), failures) == (1, [])
+
+
+@pytest.mark.parametrize("scope", ["tenant", "provider", "service"])
+async def test_a_budget_goes_on_after_a_kill(
+    tmp_path: Path, simulator: Simulator, scope: str
+) -> None:
+    """By the ledger, in which all is that was answered; nothing else knows of it."""
+    more = (
+        f"budgets: {{team: {{scope: {scope}, amount: '0.0045'}}}}",
+        f"state: {{database: 'sqlite:///{tmp_path}/usage.db'}}",
+        f"ledger: {{journal: {tmp_path}/journal}}",
+    )
+    path = config(tmp_path, simulator.url, *more)
+    spent = 0
+    async with router_process("--config", path, env=ENV) as router:
+        while True:
+            answers, failures = await outcomes([router.address], 1)
+            if failures:
+                break
+            spent += answers[0].cost.total
+        router.send(signal.SIGKILL)
+        await router.process.wait()
+    assert reason(failures[0]) == v1.ERROR_REASON_QUOTA_EXCEEDED
+    # What a call may cost is four thousandths of a dollar.
+    assert 400_000 < spent <= 4_500_000
+    async with router_process("--config", path, env=ENV) as router:
+        _, (failure,) = await outcomes([router.address], 1)
+    assert reason(failure) == v1.ERROR_REASON_QUOTA_EXCEEDED
 
 
 async def test_the_last_provider_without_room_is_named(

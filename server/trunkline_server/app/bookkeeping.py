@@ -30,6 +30,9 @@ from trunkline_server.telemetry.metrics import Metrics
 
 DATABASE = "state.database"
 
+# How long a start waits for the events of workers that were killed. Seconds.
+_CATCH_UP = 10.0
+
 
 @dataclass(frozen=True, slots=True)
 class Books:
@@ -145,6 +148,9 @@ async def books_kept(
             ),
         )
         origin = Origin(socket.gethostname(), str(os.getpid()), version("trunkline-server"))
+        if settings.budgets:
+            # They begin with the ledger's sums, which must hold what a killed worker left.
+            await ledger.catch_up(_CATCH_UP)
         ledger.start()
         retention = Retention(usage, clock, RetentionOptions(keep=wanted.retention))
         deleting = asyncio.create_task(retention.run()) if wanted.retention else None

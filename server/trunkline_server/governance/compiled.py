@@ -25,6 +25,7 @@ class Compiled:
         "max_wait",
         "max_waiting",
         "rule",
+        "share",
         "shared",
         "subject_of",
     )
@@ -39,9 +40,19 @@ class Compiled:
         self.gate = gate
         self.shared = shared
         self.fallback: Gate | None = None
+        self.share = 1.0  # Of this replica, in the fallback.
         self.subject_of = subject_of(rule)
         self.max_wait = rule.max_wait if isinstance(rule, Limit) else 0.0
         self.max_waiting = rule.max_waiting if isinstance(rule, Limit) else 0
+
+    def recovered(self) -> None:
+        """The shared counters are back.
+
+        A budget's next fallback begins with what they then hold. A limit's goes on with what it
+        has admitted: else every short outage would admit the replica's share anew.
+        """
+        if isinstance(self.rule, Budget):
+            self.fallback = None
 
 
 def subject_of(rule: Limit | Budget) -> SubjectOf:

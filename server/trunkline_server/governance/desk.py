@@ -218,7 +218,7 @@ class Desk:
             elif isinstance(claim, SlotClaim):
                 self._slots.add(taken)
             if compiled.fallback is not None and not self.counters.clustered:
-                compiled.fallback = None  # The outage is over.
+                compiled.recovered()
         return list(group)
 
     def _wait(self, denier: Taken, admission: Admission) -> float:

@@ -131,7 +131,7 @@ class Governor:
         self._audience.outage(self._away, str(self._modes))
         if available:
             for compiled in self._rules.all():
-                compiled.fallback = None
+                compiled.recovered()
             self._fallback.pay(self._desk.settler)
             self._desk.settler.nudge()
 

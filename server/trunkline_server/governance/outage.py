@@ -133,13 +133,14 @@ class Fallback:
         return wait
 
     def _gate(self, compiled: Compiled) -> Gate:
-        gate = compiled.fallback
-        if gate is None:
-            gate = compiled.fallback = self._make(compiled)
+        gate, share = compiled.fallback, 1.0 / self.replicas
+        if gate is None or (share != compiled.share and not isinstance(gate, SpendGate)):
+            gate = compiled.fallback = self._make(compiled, share)
+            compiled.share = share
         return gate
 
-    def _make(self, compiled: Compiled) -> Gate:
-        rule, share = compiled.rule, 1.0 / self.replicas
+    def _make(self, compiled: Compiled, share: float) -> Gate:
+        rule = compiled.rule
         if isinstance(rule, Budget):
             shared = compiled.shared
 

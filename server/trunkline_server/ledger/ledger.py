@@ -82,6 +82,11 @@ class Ledger:
         """The bytes of this process that have not been shipped."""
         return self._own.waiting()
 
+    async def catch_up(self, seconds: float) -> bool:
+        """Ships what workers that are no more have left, for so long at most; whether all of
+        it was shipped. To be called before `start`."""
+        return await self.shipper.drain(seconds)
+
     def start(self) -> None:
         """Begins to ship."""
         self._shipping = asyncio.create_task(self.shipper.run())

@@ -224,3 +224,16 @@ async def test_a_refused_correction_does_not_hold_up_the_others(proxy: FaultProx
     spent = await one.client.execute(b"k", b"HGET", keys[0].replace(b"t2", b"t1")[:-5], b"u")
     assert spent == b"7"
     await one.close()
+
+
+async def test_short_outages_do_not_admit_a_share_each(proxy: FaultProxy) -> None:
+    one = await replica(proxy, limit(Measure.REQUESTS, amount=40, per="day"))
+    admitted = sum([await one.admits(demand()) for _ in range(50)])
+    for _ in range(3):
+        await fall(proxy, one)
+        admitted += sum([await one.admits(demand()) for _ in range(50)])
+        await recover(proxy, one)
+        admitted += await one.admits(demand())
+    # Once by the shared counters, and once by this replica's share, which is all of it.
+    assert admitted == 80
+    await one.close()
