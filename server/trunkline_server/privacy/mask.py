@@ -6,9 +6,10 @@ appearance of each value; since every call of a conversation brings the history 
 keeps its number from turn to turn as long as the caller keeps the beginning. Placeholders that
 stand in the messages already are not given out, so they come back as they were.
 
-What of a message is masked: text, reasoning, transcripts, results of tools and arguments of tool
-calls. What is not: the bytes and addresses of images, sounds and files, names of speakers and
-tools. What else of a request is, see request.py.
+What of a message is masked: text, reasoning, transcripts, names of files, results of tools and
+arguments of tool calls. A speaker's name that is personal data is left out. What is not masked: the
+bytes and addresses of images, sounds and files, names of tools. For what else of a request is, see
+request.py.
 """
 
 import re
@@ -100,6 +101,8 @@ class MaskMap:
                 part.tool_call.arguments_json = self.restore_json(part.tool_call.arguments_json)
             case "audio":
                 part.audio.transcript = self.restore(part.audio.transcript)
+            case "file":
+                part.file.filename = self.restore(part.file.filename)
 
 
 def _text_of(part: v1.Part, kind: str | None) -> str:
@@ -111,6 +114,8 @@ def _text_of(part: v1.Part, kind: str | None) -> str:
             return part.reasoning.text
         case "audio":
             return part.audio.transcript
+        case "file":
+            return part.file.filename
     return ""
 
 
@@ -124,9 +129,11 @@ class Masker:
     def message(self, message: v1.Message) -> v1.Message:
         """A masked copy, or the message itself if it holds nothing."""
         changed = [self._part(part) for part in message.parts]
-        if not any(part is not None for part in changed):
+        # Vendors take few characters in a speaker's name, and no brackets.
+        nameless = bool(message.name and self.find(message.name))
+        if not nameless and not any(part is not None for part in changed):
             return message
-        copy = v1.Message(role=message.role, name=message.name)
+        copy = v1.Message(role=message.role, name="" if nameless else message.name)
         copy.parts.extend(
             old if new is None else new for old, new in zip(message.parts, changed, strict=True)
         )
@@ -154,6 +161,8 @@ class Masker:
                 made.reasoning.text = new
             case "audio":
                 made.audio.transcript = new
+            case "file":
+                made.file.filename = new
             case "tool_call":
                 made.tool_call.arguments_json = new
         return made

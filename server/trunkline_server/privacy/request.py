@@ -53,7 +53,8 @@ def _mask_generate(request: v1.GenerateRequest, masker: Masker) -> v1.GenerateRe
     response_format = _mask_format(request.response_format, masker)
     options = _mask_options(request.provider_options, masker)
     nameless = _names_a_person(request.context, masker)
-    if not (len(masker.map) or nameless):
+    renamed = any(new is not old for old, new in zip(request.messages, messages, strict=True))
+    if not (len(masker.map) or nameless or renamed):
         return None
     made = v1.GenerateRequest()
     made.CopyFrom(request)

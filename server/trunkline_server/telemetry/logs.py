@@ -53,10 +53,8 @@ class Redaction(NamedTuple):
     own: Callable[[str], str]
 
 
-# Fields that hold what callers and vendors wrote, or may repeat it.
-_OF_OTHERS = frozenset(
-    {"deployment", "error", "exception", "model", "provider_request_id", "request_id"}
-)
+# Lines with one of these are about a call: what callers and vendors wrote may stand in them.
+_OF_CALLS = ("request_id", "operation")
 # Fields that are made here and hold nothing of the kind.
 _MADE_HERE = frozenset({"level", "snapshot", "time", "trace_id"})
 
@@ -118,10 +116,11 @@ def _redacting(
     def process(
         _logger: Any, _method: str, event: MutableMapping[str, Any]
     ) -> MutableMapping[str, Any]:
+        of_call = any(key in event for key in _OF_CALLS)
+        redact = redaction.of_others if of_call else redaction.own
         for key, value in event.items():
             if key not in _MADE_HERE and not key.startswith("_"):
-                own = redaction.of_others if key in _OF_OTHERS else redaction.own
-                event[key] = clean(value, own)
+                event[key] = clean(value, redact)
         return event
 
     return process

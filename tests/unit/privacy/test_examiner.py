@@ -188,6 +188,9 @@ def full_request() -> v1.GenerateRequest:
     schema.description, schema.schema_json = f"of {ANN}", f'{{"default": "{SSN}"}}'
     request.provider_options.update({"a": {"b": [ANN, 1.5, None, True]}, "c": "plain"})
     request.context.user_id = ANN
+    file = v1.File(data=b"%PDF", media_type="application/pdf", filename=f"to {ANN}, 2.pdf")
+    request.messages.add(role=v1.ROLE_USER, name=ANN, parts=[v1.Part(file=file)])
+    request.messages.add(role=v1.ROLE_USER, name="ann", parts=[v1.Part(text="plain")])
     return request
 
 
@@ -211,7 +214,18 @@ def test_everything_that_a_vendor_would_see_is_masked(threads: ThreadPoolExecuto
         "c": "plain",
     }
     assert masked.context.user_id == ""
+    assert masked.messages[1].parts[0].file.filename == "to [EMAIL_ADDRESS_1], 2.pdf"
+    assert [message.name for message in masked.messages] == ["", "", "ann"]
     assert request == full_request()
+
+
+def test_a_speaker_who_is_named_by_data_alone_is_left_out(threads: ThreadPoolExecutor) -> None:
+    masking, _ = examiner(threads)
+    request = asked("masked", "plain")
+    request.messages[0].name = ANN
+    masked = treated(masking, request).masked
+    assert isinstance(masked, v1.GenerateRequest)
+    assert masked.messages[0] == v1.Message(role=v1.ROLE_USER, parts=[v1.Part(text="plain")])
 
 
 def test_a_user_who_is_named_by_data_alone_is_left_out(threads: ThreadPoolExecutor) -> None:
