@@ -16,7 +16,9 @@ import grpc
 import pytest
 import structlog
 
+from tests.integration.secrets.conftest import Serve
 from tests.integration.secrets.test_rotation_on_the_wire import Load, under_load
+from tests.integration.secrets.test_vault import Vault
 from tests.support.admin_server import CallError, Client, serving
 from tests.support.admin_world import World, new_world
 from tests.support.key_vendor import KeyVendor, key_vendor
@@ -38,10 +40,10 @@ deployments:
   - {{name: d, provider: vendor, model: gpt-test, capabilities: [chat, streaming]}}
 models:
   large: {{deployments: [d], attempts: {{retries: 0}}}}
-secrets: {{master_keys: {keys}, on_missing: {missing}, retry: 200ms}}
+secrets: {{{more}master_keys: {keys}, on_missing: {missing}, retry: 200ms}}
 """
 ONE_KEY = '{"one": "env:ONE"}'
-ENV = {"ONE": FIRST_KEY, "TWO": SECOND_KEY}
+ENV = {"ONE": FIRST_KEY, "TWO": SECOND_KEY, "VAULT": "hvs.root"}
 
 
 @dataclass
@@ -65,13 +67,15 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def rig(folder: Path, missing: str = "skip") -> AsyncGenerator[Rig]:
+async def rig(folder: Path, missing: str = "skip", more: str = "") -> AsyncGenerator[Rig]:
     database = folder / "state.db"
     await upgrade(f"sqlite:///{database}", "state.database")
     audited: list[tuple[str, str, str]] = []
     async with AsyncExitStack() as stack:
         vendor = await stack.enter_async_context(key_vendor(SECRETS[0]))
-        config = CONFIG.format(path=database, url=vendor.url, keys=ONE_KEY, missing=missing)
+        config = CONFIG.format(
+            path=database, url=vendor.url, keys=ONE_KEY, missing=missing, more=more
+        )
         replicas = [
             await stack.enter_async_context(
                 replica(
@@ -244,6 +248,41 @@ async def test_only_managers_are_referred_to(tmp_path: Path, reference: str) -> 
         assert error.reason == "INVALID_REQUEST"
         assert [field for field, _ in error.violations] == ["credential.reference"]
         assert SECRETS[7] not in str(error)
+
+
+async def test_a_reference_is_followed_by_every_replica(serve: Serve, tmp_path: Path) -> None:
+    """The record says where the value is kept; whichever replica finds a new one there writes it
+    down, and a value that the provider refuses stays where it is."""
+    vault = Vault(tokens={"hvs.root": {}}, secret={"key": SECRETS[0]})
+    more = (
+        f"refresh_interval: 1s, vault: {{url: '{await serve(vault.app())}', "
+        "auth: {method: token, token: 'env:VAULT'}}, "
+    )
+    async with rig(tmp_path, more=more) as it:
+        await it.client(
+            "CredentialService.CreateCredential",
+            credential=admin.Credential(
+                name="main",
+                reference="vault:team/secret/app/openai#key",
+                canary_provider="vendor",
+            ),
+        )
+        await until(lambda: all(usable(each) for each in it.replicas))
+        vault.secret["key"], vault.version = SECRETS[1], 4
+        await until(lambda: it.vendor.tried[SECRETS[1]] >= 2)
+        await answered(it.replicas[1])
+        it.vendor.keys.add(SECRETS[1])
+        await until(lambda: all(adopted(each, 1) for each in it.replicas))
+        it.vendor.keys.discard(SECRETS[0])
+        for each in it.replicas:
+            await answered(each)
+        found = (await it.client("CredentialService.GetCredential", name="main")).credential
+        assert [each.version for each in found.versions] == ["4", "3"]
+        error = await refused(rotate(it, SECRETS[2]))
+        assert error.reason == "INVALID_REQUEST"
+        # Asked at once, and nothing new there.
+        told = await rotate(it, "")
+        assert told.canary.verdict == admin.CANARY_VERDICT_SKIPPED
 
 
 async def test_what_nobody_refers_to_may_be_deleted(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ prints the figures.
 import asyncio
 import os
 import re
+import signal
 import sys
 import tempfile
 from collections import Counter
@@ -28,6 +29,8 @@ from tests.support.router import PATIENCE, ask, channel_to
 from trunkline.admin import v1 as admin
 from trunkline.v1.inference_service_pb2_grpc import InferenceServiceStub
 from trunkline_server.secrets.master_keys import new_key
+from trunkline_server.store.address import open_database
+from trunkline_server.store.audit import SqlAuditStore
 from trunkline_server.store.migrate import upgrade
 
 WORKERS = 2
@@ -221,7 +224,7 @@ def stored_config(folder: Path, vendor: KeyVendor) -> Path:
         CONFIG.format(url=vendor.url, workers=WORKERS)
         .replace("file:mounted/key", "credential:main")
         .replace("secrets: {", "secrets: {master_keys: {one: 'env:MASTER'}, ")
-        + f"state: {{database: 'env:DSN'}}\n"
+        + "state: {database: 'env:DSN'}\naudit: {decisions: all}\n"
         f"admin: {{keys: [{{name: root, hash: 'sha256:{digest}'}}]}}\n"
     )
     return path
@@ -276,8 +279,19 @@ async def rotate_by_call(folder: Path, dsn: str, turns: int) -> tuple[Load, KeyV
                     vendor.keys.discard(secrets[turn - 1])
                     await load.a_while()
             _, metrics = await router.get("/metrics")
+            router.send(signal.SIGTERM)
+            await router.process.wait()
             shown = [str(router.log), metrics, str(told)]
-    return load, vendor, shown
+    return load, vendor, [*shown, *await audited(dsn)]
+
+
+async def audited(dsn: str) -> list[str]:
+    """The entries of the audit trail."""
+    database = await open_database(dsn, "state.database")
+    try:
+        return [str(entry) async for entry in SqlAuditStore(database).stream()]
+    finally:
+        await database.close()
 
 
 async def test_no_call_fails_while_a_stored_key_is_rotated(dsn: str, tmp_path: Path) -> None:
@@ -288,6 +302,10 @@ async def test_no_call_fails_while_a_stored_key_is_rotated(dsn: str, tmp_path: P
     # One worker tries a key, and the other takes its word.
     assert [vendor.tried[f"sk-call-{turn}-secret"] for turn in range(1, 5)] == [1] * 4
     assert all("-secret" not in text for text in shown)
+    # Every read and every change is in the trail: who asked for it, and what each worker did.
+    entries = "".join(shown[3:])
+    for action in ("admin.credentials.rotate", "credential.adopt", "secret.read", "secret.write"):
+        assert f"action='{action}'" in entries, action
 
 
 async def test_master_keys_are_replaced_by_command(dsn: str, tmp_path: Path) -> None:
