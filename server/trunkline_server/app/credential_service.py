@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from fnmatch import fnmatchcase
 
 from trunkline import v1
 from trunkline_server.app.credentials import Credentials
@@ -37,8 +38,11 @@ class CredentialService:
         credentials: Credentials,
         source: SecretSource,
         clock: Clock,
+        permitted: Sequence[str],
     ) -> None:
-        """`source` is where references lead."""
+        """`source` is where references lead; `permitted` are shell patterns of those that may be
+        stored, as state.references has them."""
+        self._permitted = permitted
         self._stored = stored
         self._credentials = credentials
         self._source = CheckedSource(source)
@@ -102,7 +106,7 @@ class CredentialService:
             changed = replace(held, updated_at=round(self._clock.wall() * 1e6))
             if reference is not None:
                 if reference:
-                    _check_reference(reference)
+                    self._check_reference(reference)
                 changed = replace(changed, reference=reference)
             if canary_provider is not None:
                 changed = replace(changed, canary_provider=canary_provider)
@@ -174,13 +178,24 @@ class CredentialService:
     async def _value(self, reference: str, value: SecretText | None, *, first: bool) -> SecretValue:
         """The value that was given, or what its manager has now."""
         if value is None:
-            _check_reference(reference)
+            self._check_reference(reference)
             return await self._source.fetch(reference)
         text = value.text.strip()
         if not is_header_safe(text):
             raise invalid("value", "is empty, or holds characters that no header may hold")
         # Later ones are numbered by the credential itself.
         return SecretValue(text, "1" if first else "")
+
+    def _check_reference(self, reference: str) -> None:
+        """Only managers, whose secrets are not this machine's, and of these what is permitted:
+        whoever may write credentials must not read all that the router can."""
+        try:
+            managed_reference(reference)
+        except InvalidValueError as error:
+            raise invalid("credential.reference", str(error)) from None
+        if not any(fnmatchcase(reference, pattern) for pattern in self._permitted):
+            problem = "refers to what state.references does not permit"
+            raise invalid("credential.reference", problem)
 
     async def _trial(self, provider: str, name: str, value: SecretValue) -> Trial:
         if not provider:
@@ -220,14 +235,6 @@ def _version(
 
 def _canary(trial: Trial) -> Canary:
     return replace(_VERDICTS[trial.verdict], detail=trial.detail)
-
-
-def _check_reference(reference: str) -> None:
-    """Only managers: a file or a variable of this machine is not a caller's to read."""
-    try:
-        managed_reference(reference)
-    except InvalidValueError as error:
-        raise invalid("credential.reference", str(error)) from None
 
 
 def _taken(name: str) -> TrunklineError:

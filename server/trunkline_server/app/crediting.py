@@ -52,7 +52,9 @@ async def credentials_kept(
                 CredentialService,
             )
 
-            service = CredentialService(stored, credentials, managers, clock)
+            service = CredentialService(
+                stored, credentials, managers, clock, settings.state.references
+            )
             credentials.service = service
             wanted = settings.secrets
             following = asyncio.create_task(

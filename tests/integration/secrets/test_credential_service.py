@@ -33,7 +33,7 @@ FIRST_KEY, SECOND_KEY = new_key(), new_key()
 SECRETS = [f"sk-stored-{number}-secret" for number in range(12)]
 
 CONFIG = """\
-state: {{database: "sqlite:///{path}"}}
+state: {{database: "sqlite:///{path}", references: ["vault:team/*", "aws:a"]}}
 providers:
   vendor: {{kind: openai, base_url: "{url}/v1", api_key: "credential:main"}}
 deployments:
@@ -236,8 +236,12 @@ async def test_what_is_told_of_a_credential(tmp_path: Path) -> None:
         assert error.reason == "ALREADY_EXISTS"
 
 
-@pytest.mark.parametrize("reference", ["file:key", "env:ONE", "credential:main", SECRETS[7]])
-async def test_only_managers_are_referred_to(tmp_path: Path, reference: str) -> None:
+@pytest.mark.parametrize(
+    "reference", ["file:key", "env:ONE", "credential:main", "aws:b", "vault:x/team/y", SECRETS[7]]
+)
+async def test_only_permitted_secrets_of_managers_are_referred_to(
+    tmp_path: Path, reference: str
+) -> None:
     async with rig(tmp_path) as it:
         error = await refused(
             it.client(
