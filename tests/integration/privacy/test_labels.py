@@ -10,8 +10,19 @@ from aiohttp import web
 from google.rpc import error_details_pb2
 
 from tests.integration.privacy.vendor import Vendor, vendor
-from tests.support.router import PATIENCE, Router, ask, detail, openai_at, reason, router
+from tests.support.router import (
+    ENVIRONMENT,
+    PATIENCE,
+    Router,
+    ask,
+    detail,
+    openai_at,
+    reason,
+    router,
+)
 from trunkline import v1
+from trunkline_server.catalogue.known import known
+from trunkline_server.settings import parse
 
 ANN, SSN = "ann@example.org", "536-22-1234"
 LABELS = """
@@ -219,3 +230,53 @@ async def test_an_analyzer_that_is_away_is_treated_as_configured(mode: str, sile
     assert state["asked"] == 1
     assert ANN not in upstream.received
     assert ("Ann Smith, [EMAIL_ADDRESS_1]" in upstream.received) == (mode == "inline")
+
+
+async def test_labels_are_taken_over_when_the_file_changes() -> None:
+    async with vendor() as upstream, router(openai_at(upstream.url)) as running:
+
+        def take_over(section: str) -> None:
+            text = "server: {drain_timeout: 1s}\n" + openai_at(upstream.url) + section
+            running.worker.reload(parse(text, "new.yaml", ENVIRONMENT, known()))
+
+        request = labelled("confidential", f"I am {ANN}")
+        await running.stub.Generate(request, timeout=PATIENCE)
+        assert ANN in upstream.bodies[-1]
+        take_over("\nprivacy: {}")
+        await running.stub.Generate(request, timeout=PATIENCE)
+        assert ANN not in upstream.bodies[-1]
+        take_over("\nprivacy: {detect: [US_SSN]}")
+        await running.stub.Generate(request, timeout=PATIENCE)
+        assert ANN in upstream.bodies[-1]
+        take_over("\nprivacy: {labels: [{name: mine}], default_label: mine}")
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await running.stub.Generate(request, timeout=PATIENCE)
+        assert reason(refused.value) == v1.ERROR_REASON_INVALID_REQUEST
+        take_over("")
+        await running.stub.Generate(request, timeout=PATIENCE)
+
+
+async def test_an_analyzer_that_is_replaced_is_away_no_more() -> None:
+    async with (
+        vendor() as upstream,
+        analyzer() as (url, state, _),
+        router(openai_at(upstream.url) + analysed(url, "inline")) as running,
+    ):
+        state["status"] = 500
+        for section, asked, away in (
+            (analysed(url, "inline"), 1, 1),
+            # The same one stays away as long as it rests.
+            (analysed(url, "inline") + "\nlimits: {}", 1, 1),
+            (analysed(url + "/other", "inline"), 1, 1),
+            (analysed(url, "deny").replace("1h", "30m"), 2, 1),
+            ("\nprivacy: {}", 2, 0),
+        ):
+            text = "server: {drain_timeout: 1s}\n" + openai_at(upstream.url) + section
+            running.worker.reload(parse(text, "new.yaml", ENVIRONMENT, known()))
+            call = running.stub.Generate(labelled("confidential"), timeout=PATIENCE)
+            if "deny" in section:
+                with pytest.raises(grpc.aio.AioRpcError):
+                    await call
+            else:
+                await call
+            assert (state["asked"], running.metric("trunkline_analyzer_outage")) == (asked, away)
