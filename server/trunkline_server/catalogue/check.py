@@ -10,7 +10,7 @@ from trunkline_server.catalogue.models import model_catalogue
 from trunkline_server.catalogue.prices import PriceBook
 from trunkline_server.routing.pricing import Price
 from trunkline_server.routing.snapshot import Deployment
-from trunkline_server.settings import Settings, load
+from trunkline_server.settings import STORED_KINDS, Settings, load, resource_names
 
 
 def check(
@@ -23,8 +23,19 @@ def check(
     """
     now = time.time() if now is None else now
     settings = load(path, env, known())
+    if settings.partial:
+        return "\n".join(_partial_report(str(path), settings))
     table = compile_snapshot(settings, PriceBook(), now=now)
     return "\n".join(_report(str(path), settings, table, now))
+
+
+def _partial_report(name: str, settings: Settings) -> Iterator[str]:
+    yield f"{name}: OK as far as it goes; with what the store owns it is checked at each start"
+    yield f"in the store: {', '.join(settings.state.owns)}"
+    for kind in STORED_KINDS:
+        if kind not in settings.state.owns:
+            names = resource_names(settings)[kind]
+            yield f"{kind}: {', '.join(names) or 'none'}"
 
 
 def _report(name: str, settings: Settings, table: CompiledTable, now: float) -> Iterator[str]:

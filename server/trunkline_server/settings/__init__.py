@@ -21,7 +21,13 @@ from trunkline_server.settings.identity import (
     KeySettings,
     RetiredSecretSettings,
 )
-from trunkline_server.settings.parse import load, parse, read_records, usual_key
+from trunkline_server.settings.parse import (
+    load,
+    parse,
+    read_records,
+    resource_names,
+    usual_key,
+)
 from trunkline_server.settings.privacy import (
     AnalyzerSettings,
     LabelSettings,
@@ -145,6 +151,7 @@ __all__ = [
     "read_records",
     "record",
     "resolve_secret",
+    "resource_names",
     "suggestion",
     "usual_key",
     "written_documents",

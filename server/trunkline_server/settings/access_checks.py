@@ -162,9 +162,10 @@ class _Checks:
             yield from _known(path, tier, self._settings.tiers, "a tier")
 
     def _known_tenant(self, path: str, tenant: str, project: str) -> Iterator[Complaint]:
-        """Where no tenants are configured, names of tenants are words for the ledger alone."""
+        """Where no tenants are configured, names of tenants are words for the ledger alone; but
+        not where the store has both them and the keys, whose last tenant is not to be removed."""
         tenants, projects = self._settings.tenants, self._settings.projects
-        if tenant and tenants:
+        if tenant and (tenants or {"tenants", "keys"} <= set(self._settings.state.owns)):
             yield from _known(f"{path}.tenant", tenant, tenants, "a tenant")
         if project and tenant and projects:
             whole = f"{tenant}/{project}"

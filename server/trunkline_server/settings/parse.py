@@ -91,12 +91,12 @@ def parse(
     )
     found = [*context.problems, *check_settings(settings, known, lines)]
     if found:
-        names = _names(settings)
+        names = resource_names(settings)
         raise ConfigError(name, [located(one, names, owned) for one in found], settings.files)
     return settings
 
 
-def _names(settings: Settings) -> dict[str, list[str]]:
+def resource_names(settings: Settings) -> dict[str, list[str]]:
     """The names of resources by kind, in the order of their section."""
     names = {kind: list(getattr(settings, kind)) for kind in STORED_KINDS}
     names["deployments"] = [deployment_name(each) for each in settings.deployments]

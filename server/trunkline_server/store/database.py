@@ -124,7 +124,7 @@ class Database(Reader, Protocol):
 
     def listening(self, channel: str) -> AbstractAsyncContextManager[asyncio.Event]:
         """An event that is set when anyone notifies the channel, and when that may have been
-        missed. Databases without notification never set it: poll as well."""
+        missed. SQLite sets it for what this object itself commits: poll as well."""
         ...
 
     async def close(self) -> None:

@@ -66,6 +66,7 @@ class SqliteDatabase:
         self._writers = _Lanes(uri, 1, self.address, limits, reads_only=False)
         readers = max(limits.connections - 1, 1)
         self._readers = _Lanes(uri, readers, self.address, limits, reads_only=True)
+        self._bells: dict[str, set[asyncio.Event]] = {}
 
     async def fetch(self, statement: str, *values: object) -> Sequence[Row]:
         async with self._readers.lend() as session:
@@ -91,6 +92,9 @@ class SqliteDatabase:
             except BaseException:
                 await session.undo()
                 raise
+        for channel in session.notified:
+            for bell in self._bells.get(channel, ()):
+                bell.set()
 
     async def stream(self, statement: str, *values: object) -> AsyncGenerator[Row]:
         async with self.transaction(read_only=True) as session:
@@ -99,7 +103,12 @@ class SqliteDatabase:
 
     @asynccontextmanager
     async def listening(self, channel: str) -> AsyncGenerator[asyncio.Event]:
-        yield asyncio.Event()
+        bell = asyncio.Event()
+        self._bells.setdefault(channel, set()).add(bell)
+        try:
+            yield bell
+        finally:
+            self._bells[channel].discard(bell)
 
     async def close(self) -> None:
         await self._readers.close()
@@ -116,6 +125,8 @@ class SqliteSession:
     def __init__(self, connection: aiosqlite.Connection, address: str, seconds: float) -> None:
         self.seconds = seconds
         self.lost = False
+        # Channels to ring once it is committed.
+        self.notified: set[str] = set()
         self._connection = connection
         self._address = address
 
@@ -138,7 +149,8 @@ class SqliteSession:
         await (await self._bounded(asked)).close()
 
     async def notify(self, channel: str) -> None:
-        """Does nothing: whoever listens polls."""
+        """Is for this object's own listeners: other processes poll."""
+        self.notified.add(channel)
 
     async def script(self, statements: str) -> None:
         for statement in _split(statements):

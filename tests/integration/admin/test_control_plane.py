@@ -1,5 +1,6 @@
 """The control plane of running routers: what is made on one replica serves calls on another."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -10,6 +11,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from tests.support.admin_server import CallError, Client
 from tests.support.control import ROOT, Replica, converge, furnish, replica_of, write_config
+from tests.support.process import START_SECONDS
 from trunkline.admin import v1 as admin
 from trunkline_server.simulator.app import Simulator
 
@@ -166,3 +168,85 @@ async def test_changes_under_load_reach_three_replicas_and_fail_no_call(
     # Every change was decided by on every replica, and all agree in the end.
     assert [len(each) for each in found.seconds] == [3] * 8
     assert len(set(found.versions)) == 1
+
+
+async def test_what_calls_cost_is_told_and_counted(
+    two: tuple[Replica, Replica], simulator: Simulator
+) -> None:
+    here, there = two
+    secret = await furnish(here.root, simulator)
+    await here.root(
+        "BudgetService.CreateBudget",
+        budget=admin.Budget(
+            name="team",
+            scope=admin.RULE_SCOPE_KEY,
+            amount="5",
+            period=admin.BUDGET_PERIOD_MONTHLY,
+        ),
+    )
+    await there.reached(6)
+    answers = [await there.calls_as(secret).generate() for _ in range(4)]
+    spent = sum(answer.cost.total for answer in answers)
+    assert spent > 0
+
+    async def used() -> admin.QueryUsageResponse:
+        answer: admin.QueryUsageResponse = await here.root(
+            "UsageService.QueryUsage",
+            group_by=[admin.UsageGroupKey(dimension=admin.USAGE_DIMENSION_KEY_NAME)],
+        )
+        return answer
+
+    async with asyncio.timeout(START_SECONDS):
+        # The other replica's events come by its journal.
+        while sum(row.events for row in (await used()).rows) < 4:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    (row,) = (await used()).rows
+    assert (list(row.group), row.succeeded, row.cost_total_nanos) == (["team"], 4, spent)
+    events = await here.root("UsageService.ListUsageEvents", page_size=3)
+    assert (len(events.events), bool(events.next_page_token)) == (3, True)
+    export = b"".join(
+        [part.data async for part in here.root.stream("UsageService.ExportUsage")]
+    ).decode()
+    assert export.count("\n") >= 5
+    # Without Redis each replica counts for itself; the one that was called knows.
+    (balance,) = (await there.root("BudgetService.ListBudgetBalances", budget="team")).balances
+    assert (balance.subject, balance.spent_nanos) == ("team", spent)
+    assert balance.remaining_nanos == 5_000_000_000 - spent
+    acts = await here.root("AuditService.ListAuditEntries", action="admin.budgets")
+    assert [(each.action, each.actor, each.resource) for each in acts.entries] == [
+        ("admin.budgets.create", "admin.keys[root]", "budgets/team")
+    ]
+
+
+async def test_who_may_do_what_on_the_control_plane(two: tuple[Replica, Replica]) -> None:
+    here, there = two
+    # A role of one's own, a tenant's administrator, and what the rules say of both.
+    await here.root("TenantService.CreateTenant", tenant=admin.Tenant(name="acme"))
+    await here.root(
+        "PolicyService.CreateRole",
+        role=admin.Role(
+            name="acme-keys",
+            grants=[
+                admin.Grant(permissions=["admin.keys.*"], resources=["tenants/acme/*"]),
+            ],
+        ),
+    )
+    made = await here.root(
+        "KeyService.CreateKey", key=admin.Key(name="boss", tenant="acme", roles=["acme-keys"])
+    )
+    await there.reached(3)
+    boss = there.root.as_(made.secret)
+    own = await boss("KeyService.CreateKey", key=admin.Key(name="own", tenant="acme"))
+    assert own.secret
+    theirs = await failed(boss, "KeyService.CreateKey", key=admin.Key(name="theirs"))
+    assert (theirs.code, "roles[acme-keys]" in theirs.metadata["rule"]) == (
+        "PERMISSION_DENIED",
+        True,
+    )
+    gift = admin.Key(name="gift", tenant="acme", roles=["admin"])
+    assert (await failed(boss, "KeyService.CreateKey", key=gift)).code == "PERMISSION_DENIED"
+    wrong = admin.Key(name="x", tenant="acme", roles=["nobody-s"])
+    refused = await failed(here.root, "KeyService.CreateKey", key=wrong)
+    assert (refused.code, refused.violations[0][0]) == ("INVALID_ARGUMENT", "key.roles")
+    used = await failed(here.root, "TenantService.DeleteTenant", name="acme")
+    assert used.code == "FAILED_PRECONDITION"

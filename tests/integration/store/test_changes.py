@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from pathlib import Path
 from typing import Self
 
 import pytest
@@ -153,6 +154,23 @@ async def test_postgres_notifies_without_polling(postgres_dsn: str, opened: Open
         await store.create("keys", "one", b"{}")
         for each in both:
             await each.saw(1)
+
+
+async def test_sqlite_tells_its_own_process_without_polling(tmp_path: Path, opened: Open) -> None:
+    dsn = f"sqlite:///{tmp_path / 'state.db'}"
+    await upgrade(dsn, FIELD)
+    database = await opened(dsn)
+    store = ResourceStore(database, SystemClock())
+    feed = ChangeFeed(database, store, poll_seconds=NEVER)
+    async with aclosing(feed.watch()) as revisions:
+        assert await anext(revisions) == 0
+        async with asyncio.timeout(PATIENCE):
+            # One that is undone rings for nobody.
+            with pytest.raises(ZeroDivisionError):
+                async with store.change():
+                    1 / 0  # noqa: B018
+            await store.create("keys", "one", b"{}")
+            assert await anext(revisions) == 1
 
 
 async def test_a_watcher_looks_when_it_is_told_and_then_rests(

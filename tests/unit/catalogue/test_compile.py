@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
@@ -299,6 +300,40 @@ def test_check_sums_up(tmp_path: Path) -> None:
         "keys: none; callers need no key",
     ]
     assert "sk-" not in report
+
+
+def test_check_sums_up_what_the_file_has_where_the_store_has_the_rest(tmp_path: Path) -> None:
+    path = tmp_path / "t.yaml"
+    path.write_text(
+        "state: {database: 'sqlite:///t.db', owns: [providers, deployments, keys]}\n"
+        "models: {smart: {deployments: [stored]}}\n"
+    )
+    lines = check(path, ENV, now=NOW).splitlines()
+    assert lines[:2] == [
+        f"{path}: OK as far as it goes; with what the store owns it is checked at each start",
+        "in the store: providers, deployments, keys",
+    ]
+    assert "models: smart" in lines
+    assert "routes: none" in lines
+    assert not [line for line in lines if line.startswith("keys")]
+
+
+def test_a_drain_switches_off_and_is_part_of_the_version() -> None:
+    settings = parse(dedent(CONFIG), "t.yaml", ENV, known())
+    versions = {compiled().version}
+    for drained, off in (
+        ({"deployments/mini-eu"}, {"mini-eu", "local-gpt-5"}),
+        ({"providers/local"}, {"local-llama", "local-gpt-5", "local-other"}),
+    ):
+        table = compile_snapshot(
+            replace(settings, drained=frozenset(drained)), PriceBook(), now=NOW
+        )
+        rows = table.snapshot.deployments
+        assert {row.name for row in rows if not row.enabled} == off
+        (passed,) = table.snapshot.resolve("local/anything").members
+        assert passed.enabled == ("providers/local" not in drained)
+        versions.add(table.version)
+    assert len(versions) == 3
 
 
 def test_check_refuses(tmp_path: Path) -> None:

@@ -193,3 +193,12 @@ def test_what_stands_in_the_file_is_shown_as_it_stands() -> None:
     assert list(found["deployments"]) == ["a-org-m"]
     assert (str(deployment["price"]["input"]), deployment["enabled"]) == ("0.10", False)
     assert list(found["keys"]) == ["team"]
+
+
+def test_the_last_tenant_of_a_stored_key_stays() -> None:
+    text = "state: {database: 'sqlite:///t.db', owns: [providers, tenants, keys]}\n"
+    keys = {"team": {"hash": f"sha256:{'0' * 64}", "tenant": "acme"}}
+    assert read({"keys": keys, "tenants": {"acme": {}}}, text).tenants
+    assert told({"keys": keys}, text) == [
+        "the store: keys 'team': tenant: 'acme' is not the name of a tenant"
+    ]
