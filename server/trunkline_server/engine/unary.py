@@ -124,6 +124,7 @@ class UnaryLoop(Generic[RequestT, ResponseT]):
         left = limit - (services.clock.monotonic() - attempt.started)
         request = http_request(endpoint, wire, self._call, attempt.headers)
         reply = await within(left, services.http.fetch(request))
+        attempt.answered(reply.headers)
         if not 200 <= reply.status < 300:
             raise endpoint.codec.decode_error(reply.status, reply.headers, reply.body)
         return reply

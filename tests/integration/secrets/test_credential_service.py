@@ -19,6 +19,7 @@ import structlog
 from tests.integration.secrets.conftest import Serve
 from tests.integration.secrets.test_rotation_on_the_wire import Load, under_load
 from tests.integration.secrets.test_vault import Vault
+from tests.integration.test_telemetry import Collector, collector
 from tests.support.admin_server import CallError, Client, serving
 from tests.support.admin_world import World, new_world
 from tests.support.key_vendor import KeyVendor, key_vendor
@@ -28,6 +29,8 @@ from trunkline.admin import v1 as admin
 from trunkline_server.secrets.master_keys import new_key
 from trunkline_server.settings import ConfigError, Secret
 from trunkline_server.store.migrate import upgrade
+
+__all__ = ["collector"]
 
 FIRST_KEY, SECOND_KEY = new_key(), new_key()
 SECRETS = [f"sk-stored-{number}-secret" for number in range(12)]
@@ -67,7 +70,9 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def rig(folder: Path, missing: str = "skip", more: str = "") -> AsyncGenerator[Rig]:
+async def rig(
+    folder: Path, missing: str = "skip", more: str = "", telemetry: str = "{}"
+) -> AsyncGenerator[Rig]:
     database = folder / "state.db"
     await upgrade(f"sqlite:///{database}", "state.database")
     audited: list[tuple[str, str, str]] = []
@@ -76,6 +81,7 @@ async def rig(folder: Path, missing: str = "skip", more: str = "") -> AsyncGener
         config = CONFIG.format(
             path=database, url=vendor.url, keys=ONE_KEY, missing=missing, more=more
         )
+        config += f"telemetry: {telemetry}\n"
         replicas = [
             await stack.enter_async_context(
                 replica(
@@ -304,14 +310,16 @@ async def test_what_nobody_refers_to_may_be_deleted(tmp_path: Path) -> None:
 
 
 async def test_no_value_is_found_anywhere_outside(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], collector: tuple[Collector, int]
 ) -> None:
+    spans, port = collector
+    telemetry = f"{{otlp_endpoint: 'http://127.0.0.1:{port}', trace_ratio: 1}}"
     logged = io.StringIO()
     handler = logging.StreamHandler(logged)
     logging.getLogger().addHandler(handler)
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(logged))
     try:
-        async with rig(tmp_path) as it:
+        async with rig(tmp_path, telemetry=telemetry) as it:
             made = await create(it)
             await rotations(it, 2)
             error = await refused(rotate(it, SECRETS[5] + "\n\x00"))
@@ -340,8 +348,10 @@ async def test_no_value_is_found_anywhere_outside(
         logging.getLogger().removeHandler(handler)
     printed = capfd.readouterr()
     files = _files(tmp_path)
+    traces = str(spans.requests)
+    assert "STATUS_CODE_ERROR" in traces
     for secret in SECRETS:
-        for place, text in enumerate([*shown, printed.out, printed.err]):
+        for place, text in enumerate([*shown, printed.out, printed.err, traces]):
             assert secret not in text, place
         assert secret.encode() not in files
     assert FIRST_KEY.encode() not in files
