@@ -263,9 +263,12 @@ def _hash_key(parsed: argparse.Namespace) -> int:
             print("trunkline: no key on standard input", file=sys.stderr)
             return USAGE
     else:
-        key = f"tk_{secrets.token_urlsafe(32)}"
-        print(f"key:  {key}  (give it to the caller; it is shown only now)")
-    print(f"hash: sha256:{hashlib.sha256(key.encode()).hexdigest()}  (for the configuration)")
+        # As governance.keys.new_key makes them, without its imports.
+        prefix = f"tk_{secrets.token_hex(4)}"
+        key = f"{prefix}_{secrets.token_urlsafe(32)}"
+        print(f"key:    {key}  (give it to the caller; it is shown only now)")
+        print(f"prefix: {prefix}  (tells keys apart and opens nothing)")
+    print(f"hash:   sha256:{hashlib.sha256(key.encode()).hexdigest()}  (for the configuration)")
     return 0
 
 

@@ -166,7 +166,7 @@ def _demand(call: Call, plan: Plan) -> Demand:
     """Who asks, and for which model."""
     caller, request = call.caller, call.request
     demand = Demand(
-        key=caller.name,
+        key=caller.account,
         user=call.user_id,
         service=request.context.agent_id,
         model=request.model or plan.targets[0].model,

@@ -24,7 +24,8 @@ def banner(  # noqa: PLR0917 - What there is to say, in the order in which it is
         lines.append(f"Metrics and readiness: http://{ops}/metrics, http://{ops}/readyz")
     if control:
         lines.append(f"Control plane: {control}")
-    if not settings.keys and plain and model:
+    known_callers = settings.keys or settings.issuers or settings.certificates
+    if not known_callers and plain and model:
         body = {
             "model": model,
             "messages": [{"role": "ROLE_USER", "parts": [{"text": "Why is the sky blue?"}]}],

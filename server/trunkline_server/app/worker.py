@@ -38,6 +38,7 @@ from trunkline_server.rpc.server import RpcServer
 from trunkline_server.settings import ConfigError, Problem, Settings
 from trunkline_server.telemetry.door import DoorLog
 from trunkline_server.telemetry.issuers import IssuerLog
+from trunkline_server.telemetry.keys import KeyUse
 from trunkline_server.telemetry.metrics import Metrics
 from trunkline_server.upstream.clients import make_client
 
@@ -108,6 +109,7 @@ class Worker:
         if credentials is not None:
             credentials.on_change = self._rebuild
         self._identities = Identities(self._http, self._clock, IssuerLog(self._metrics))
+        KeyUse(metrics, self._identities.last_used.take)
         self._recorder = None if books is None else books.recorder
         self._privacy = PrivacyOffice(self._http, self._clock, metrics)
         self._protect(settings)

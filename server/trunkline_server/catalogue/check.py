@@ -50,7 +50,18 @@ def _report(name: str, settings: Settings, table: CompiledTable, now: float) -> 
     yield f"models: {', '.join(snapshot.models) or 'none'}"
     yield f"routes: {', '.join(snapshot.routes) or 'none'}"
     names = ", ".join(key.name for key in settings.keys)
-    yield f"keys: {names or 'none; callers need no key'}"
+    others = bool(settings.issuers or settings.certificates)
+    yield f"keys: {names or ('none' if others else 'none; callers need no key')}"
+    for what, found in (
+        ("issuers", settings.issuers),
+        ("certificates", [rule.name for rule in settings.certificates]),
+        ("tenants", settings.tenants),
+        ("tiers", settings.tiers),
+        ("roles", settings.roles),
+        ("policies", settings.policies),
+    ):
+        if found:
+            yield f"{what}: {', '.join(found)}"
 
 
 def _deployment(deployment: Deployment, settings: Settings, now: float) -> str:

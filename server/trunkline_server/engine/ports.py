@@ -25,7 +25,17 @@ class Caller(Protocol):
 
     @property
     def name(self) -> str:
-        """The name for logs and metrics; never the key itself."""
+        """The name for logs and messages; never the key itself."""
+        ...
+
+    @property
+    def account(self) -> str:
+        """The name for limits, budgets and the ledger, which no two callers share."""
+        ...
+
+    @property
+    def group(self) -> str:
+        """The name for metrics, of which there are few: many callers may share it."""
         ...
 
     def permits(self, model: str) -> bool:

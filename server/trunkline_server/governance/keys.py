@@ -15,7 +15,7 @@ from typing import NamedTuple
 from trunkline import v1
 from trunkline_server.errors import TrunklineError
 from trunkline_server.governance.addresses import Networks
-from trunkline_server.governance.principal import ANONYMOUS, ROUTE_PREFIX, Kind, Principal
+from trunkline_server.governance.principal import ANONYMOUS, Kind, Principal
 
 __all__ = [
     "PREFIX",
@@ -25,7 +25,6 @@ __all__ = [
     "NewKey",
     "Principal",
     "RetiredSecret",
-    "authorize",
     "digest_of",
     "new_key",
 ]
@@ -190,23 +189,6 @@ def bearer(authorization: str) -> str:
 def digest_of(token: str) -> bytes:
     """The digest under which a key is kept."""
     return hashlib.sha256(token.encode()).digest()
-
-
-def authorize(caller: Principal, model: str) -> None:
-    """Raises TrunklineError with AUTHORIZATION, naming the rule, unless the caller may use
-    the model."""
-    if caller.permits(model):
-        return
-    kind = "routes" if model.startswith(ROUTE_PREFIX) else "models"
-    raise TrunklineError(
-        v1.ERROR_REASON_AUTHORIZATION,
-        f"the {caller.kind} {caller.name!r} may not use {model!r}",
-        metadata={
-            caller.kind.value: caller.name,
-            "model": model,
-            "rule": f"{caller.source}.{kind}",
-        },
-    )
 
 
 def unauthenticated(problem: str) -> TrunklineError:

@@ -25,7 +25,8 @@ class Principal:
     """Whoever calls. Equal principals have equal rights, so that what follows from them may be
     remembered by them; the hash is computed once.
 
-    `name` is for logs, metrics and messages. `source` is the configured record that vouches for
+    `name` is for logs and messages, `account` for limits, budgets and the ledger, and `group` for
+    metrics: those of keys are their names. `source` is the configured record that vouches for
     the caller, such as `keys[team-a]` or `issuers[corp]`, and begins the names of the rules that
     are its own. Empty texts are unknown. `roles` are those that the source gives. `scopes` are
     patterns of permissions beyond which no role reaches; None sets no bound and an empty set
@@ -46,12 +47,19 @@ class Principal:
     models: tuple[str, ...] = _EVERYTHING
     routes: tuple[str, ...] = _EVERYTHING
     networks: Networks | None = None
+    account: str = field(init=False, repr=False, compare=False)
+    group: str = field(init=False, repr=False, compare=False)
     _model: Match = field(init=False, repr=False, compare=False)
     _route: Match = field(init=False, repr=False, compare=False)
     _hash: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         set_once = object.__setattr__
+        # Whoever signs a token or a certificate chooses the name in it: it is nobody else's, and
+        # there may be as many as there are people.
+        own = self.kind in {Kind.KEY, Kind.ANONYMOUS}
+        set_once(self, "account", self.name if own else f"{self.source}/{self.name}")
+        set_once(self, "group", self.name if own else self.source)
         set_once(self, "_model", any_of(self.models))
         set_once(self, "_route", any_of(self.routes))
         named = (self.kind, self.name, self.source, self.tenant, self.project, self.user)

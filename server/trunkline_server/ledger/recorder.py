@@ -235,7 +235,7 @@ class Recorder(NullObserver):
     def _caller_part(self, caller: Caller) -> admin.UsageEvent:
         owner = self._owner_of(caller)
         return admin.UsageEvent(
-            key_name=caller.name,
+            key_name=caller.account,
             tenant=owner.tenant,
             project=owner.project,
             tier=owner.tier,

@@ -67,6 +67,13 @@ class Metrics:
             "calls_not_admitted", "Calls turned away at the door.", "operation", "reason"
         )
         self.defects = counter("internal_errors", "Calls ended by a defect.", "operation")
+        self.key_last_used = Gauge(
+            "trunkline_key_last_used_timestamp_seconds",
+            "When a key was last shown, in Unix seconds.",
+            ("key",),
+            registry=registry,
+            multiprocess_mode="max",
+        )
         self.issuer_fetches = counter(
             "issuer_fetches", "Fetches of the keys of issuers of tokens.", "issuer", "result"
         )
@@ -296,7 +303,7 @@ class CallMetrics:
         """Counts the call by its result."""
         self._in_flight -= 1
         reason = v1.ERROR_REASON_UNSPECIFIED if error is None else error.reason
-        key = (call.operation, call.caller.name, reason)
+        key = (call.operation, call.caller.group, reason)
         tally = self._calls.get(key)
         if tally is None:
             word = "ok" if error is None else REASONS[reason]

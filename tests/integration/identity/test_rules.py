@@ -131,6 +131,13 @@ DENIALS: list[tuple[str, v1.RouteRequest, str]] = [
 async def test_each_denial_names_its_rule() -> None:
     async with router(CONFIG) as trunkline:
         found = [await rule_against(trunkline, request, who) for who, request, _ in DENIALS]
+        shown = {
+            who: trunkline.metric("trunkline_key_last_used_timestamp_seconds", key=who)
+            for who in ("plain", "gone", "pickier")
+        }
+    # A key that opens nothing was shown all the same.
+    assert min(shown["plain"], shown["gone"]) >= TODAY.timestamp()
+    assert shown["pickier"] == 0
     assert found == [rule for _, _, rule in DENIALS]
 
 

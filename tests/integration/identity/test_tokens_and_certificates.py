@@ -15,7 +15,7 @@ from tests.support.authority import Authority, Leaf
 from tests.support.callers import NOWHERE, bearer, denial, key, refusal, shows, told
 from tests.support.fault_server import FaultServer, hang, read_request
 from tests.support.oidc import OidcServer, SigningKey, claims_of
-from tests.support.router import PATIENCE, Router, detail, openai_at, reason, router
+from tests.support.router import PATIENCE, Router, ask, detail, openai_at, reason, router
 from trunkline import v1
 from trunkline.v1.inference_service_pb2_grpc import InferenceServiceStub
 from trunkline_server.catalogue.known import known
@@ -97,6 +97,15 @@ async def test_tokens_keys_and_what_tokens_lack(issuer: OidcServer) -> None:
                 ("unheard-of", ["staff"]),
             )
         ]
+        # Metrics tell issuers apart, not their callers, of whom there may be many.
+        await trunkline.stub.Generate(ask(), metadata=bearer(token(url)), timeout=PATIENCE).code()
+        counted = trunkline.metric(
+            "trunkline_calls_total",
+            operation="generate",
+            caller="issuers[corp]",
+            reason="service_unavailable",
+        )
+    assert counted == 1
     assert codes == dict.fromkeys(wrong, grpc.StatusCode.UNAUTHENTICATED)
     assert rules == [
         "",

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from trunkline import v1
+from trunkline_server.__main__ import main
 from trunkline_server.errors import TrunklineError
 from trunkline_server.governance.addresses import Networks
 from trunkline_server.governance.keys import (
@@ -14,7 +15,6 @@ from trunkline_server.governance.keys import (
     KeyRing,
     LastUsed,
     RetiredSecret,
-    authorize,
     digest_of,
     new_key,
 )
@@ -84,16 +84,12 @@ def test_scopes_are_patterns_over_names(model: str, permitted: bool) -> None:
     assert TEAM.permits(model) is permitted
 
 
-def test_a_denial_names_the_rule() -> None:
-    authorize(TEAM, "gpt-5")
-    with pytest.raises(TrunklineError) as caught:
-        authorize(TEAM, "route:dear")
-    assert caught.value.reason == v1.ERROR_REASON_AUTHORIZATION
-    assert caught.value.metadata == {
-        "key": "team",
-        "model": "route:dear",
-        "rule": "keys[team].routes",
-    }
+def test_names_that_others_choose_are_nobody_elses() -> None:
+    """A token in a key's name draws on nothing of the key's, and metrics stay few."""
+    ada = Principal(kind=Kind.TOKEN, name="team", source="issuers[corp]")
+    assert (TEAM.account, TEAM.group) == ("team", "team")
+    assert (ada.account, ada.group) == ("issuers[corp]/team", "issuers[corp]")
+    assert (ANONYMOUS.account, ANONYMOUS.group) == ("anonymous", "anonymous")
 
 
 def test_a_key_without_patterns_permits_nothing() -> None:
@@ -245,10 +241,20 @@ DIFFERENT: dict[str, Any] = {
 
 
 def test_principals_are_equal_only_if_all_their_rights_are() -> None:
-    fields = {one.name for one in dataclasses.fields(Principal) if not one.name.startswith("_")}
+    fields = {one.name for one in dataclasses.fields(Principal) if one.init}
     assert fields == DIFFERENT.keys()
     base: dict[str, Any] = {"kind": Kind.KEY, "name": "k", "source": "keys[k]"}
     assert Principal(**base) == Principal(**base)
     assert hash(Principal(**base)) == hash(Principal(**base))
     for name, value in DIFFERENT.items():
         assert Principal(**base) != Principal(**{**base, name: value}), name
+
+
+def test_the_command_makes_keys_of_the_same_form(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["hash-key"]) == 0
+    printed = dict(line.split()[:2] for line in capsys.readouterr().out.splitlines())
+    made = new_key()
+    assert len(printed["key:"]) == len(made.text)
+    assert printed["key:"].startswith(f"{printed['prefix:']}_")
+    assert len(printed["prefix:"]) == len(made.prefix)
+    assert printed["hash:"] == f"sha256:{digest_of(printed['key:']).hex()}"

@@ -36,7 +36,7 @@ class Key:
     """A caller."""
 
     def __init__(self, name: str = "team-a") -> None:
-        self.name = name
+        self.name = self.account = self.group = name
 
     def permits(self, model: str) -> bool:
         return True
