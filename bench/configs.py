@@ -55,6 +55,9 @@ class Setup:
     patient_breaker: bool = False
     max_calls: int = 10_000
     tls: tuple[Path, Path] | None = None
+    # The section `cache`, and the Redis that it shares; None: no answers are kept.
+    cache: dict[str, Any] | None = None
+    cache_redis: str = ""
 
 
 # Keys and state off, and logs of errors only.
@@ -127,6 +130,10 @@ def router_config(upstream: str, setup: Setup, name: str = "router") -> str:
         }
     if setup.state is not None:
         config |= _kept(setup.state, name)
+    if setup.cache is not None:
+        config["cache"] = setup.cache
+    if setup.cache_redis:
+        config.setdefault("state", {})["redis"] = setup.cache_redis
     if setup.tls is not None:
         cert, key = setup.tls
         config["server"]["tls"] = {"cert": str(cert), "key": str(key)}

@@ -22,6 +22,7 @@ from bench.payloads import generate_request, route_request
 from bench.stores import started
 from bench.subjects import Bench
 from trunkline_server.app.bookkeeping import books_kept, prepare_database
+from trunkline_server.app.caching import caching_kept
 from trunkline_server.app.quotas import quotas_kept
 from trunkline_server.app.worker import Worker
 from trunkline_server.catalogue.known import known
@@ -82,6 +83,11 @@ async def in_process(bench: Bench) -> dict[str, float]:
         for kind in _KINDS:
             count = await _count(kind, loads.generate, send)
             found[f"Generate with limit, budget, ledger: {kind}"] = count
+    async with _serving(bench, Setup(state=None, cache={"use": "on"}), "cache") as send:
+        # The first fills the cache, and the second has its request remembered.
+        await send(loads.generate)
+        for kind in _KINDS:
+            found[f"cache hit: {kind}"] = await _count(kind, loads.generate, send)
     return found
 
 
@@ -95,8 +101,11 @@ async def _serving(bench: Bench, setup: Setup, name: str) -> AsyncGenerator[Send
     async with (
         books_kept(settings, clock, metrics) as books,
         quotas_kept(settings, clock, metrics, books) as quotas,
+        caching_kept(settings, clock, metrics) as caching,
     ):
-        worker = Worker(settings, PriceBook(), metrics, clock, books=books, quotas=quotas)
+        worker = Worker(
+            settings, PriceBook(), metrics, clock, books=books, quotas=quotas, caching=caching
+        )
         port = await worker.start()
 
         async def send(load: Load) -> None:

@@ -72,10 +72,18 @@ def _echo(_material: Material) -> Handlers:
     async def route(_request: v1.RouteRequest, _context: Context) -> v1.RouteResponse:
         return reply
 
+    answer = generate_response()
+
+    async def generate(_request: v1.GenerateRequest, _context: Context) -> v1.GenerateResponse:
+        return answer
+
     return {
         "Route": grpc.unary_unary_rpc_method_handler(
             route, v1.RouteRequest.FromString, v1.RouteResponse.SerializeToString
-        )
+        ),
+        "Generate": grpc.unary_unary_rpc_method_handler(
+            generate, v1.GenerateRequest.FromString, v1.GenerateResponse.SerializeToString
+        ),
     }
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from bench.scenarios.cache import HIT
 from bench.scenarios.unary import ON
 
 Figures = Mapping[str, Any]
@@ -79,6 +80,16 @@ TARGETS = (
         "Generate, CPU against the leanest bare translation", 1.35, "x", "generate",
         _ratio("generate", ON, "bare translation, httptools"),
         "the floor turns the message into JSON and back",
+    ),
+    Target(
+        "cache hit in memory, CPU against a bare protobuf echo", 1.2, "x", "cache",
+        _ratio("cache", HIT, "bare echo, protobuf"),
+        "with the same messages as the hit",
+    ),
+    Target(
+        "cache hit in memory, CPU against a bare echo of bytes", 1.2, "x", "cache",
+        _ratio("cache", HIT, "bare echo, bytes"),
+        "the strict reading: no message is parsed or made",
     ),
     Target(
         "stream, CPU per chunk against a bare pass-through", 1.5, "x", "stream",

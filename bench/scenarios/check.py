@@ -63,6 +63,16 @@ def check_generate(
     )
 
 
+def check_hit(
+    server: Running, request: v1.GenerateRequest, kind: v1.CacheHitKind.ValueType
+) -> None:
+    """Raises BenchError unless the answer comes from the cache, from there."""
+    with _stub(server) as stub:
+        answer = stub.Generate(request, timeout=_PATIENCE, metadata=_METADATA)
+    _expect(answer.cache_hit_kind == kind, server, v1.CacheHitKind.Name(kind), answer)
+    _expect(answer.saved.total > 0 and not answer.cost.total, server, "a saved cost", answer)
+
+
 def check_embed(server: Running, request: v1.EmbedRequest, dimensions: int) -> None:
     """Raises BenchError unless every input has a vector of so many numbers."""
     with _stub(server) as stub:
