@@ -103,6 +103,56 @@ async def test_every_answer_and_every_stream_is_kept(tmp_path: Path, simulator: 
     assert 'trunkline_ledger_events_total{fate="shipped"} 12.0' in metrics
 
 
+async def under_way(router: RouterProcess, count: int) -> None:
+    """Waits until so many calls are."""
+    line = f"trunkline_calls_in_flight {count}.0"
+    async with asyncio.timeout(PATIENCE):
+        while line not in (await router.get("/metrics"))[1]:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+
+async def test_answers_from_the_cache_are_kept_with_what_they_saved(
+    tmp_path: Path, simulator: Simulator
+) -> None:
+    path = config(tmp_path, simulator)
+    name = "sim-large?latency_ms=2000"
+    lines = path.read_text().replace("model: sim-large", f"model: '{name}'")
+    path.write_text(lines + "cache: {use: 'on', max_temperature: 2}\n")
+    slow = ask(model=name)
+    async with router_process("--config", str(path), env=ENV) as router:
+        async with channel_to(router.address) as channel:
+            stub = InferenceServiceStub(channel)
+            # The first is given up while the other, which joined it, waits on.
+            gone = stub.Generate(slow, timeout=PATIENCE)
+            await under_way(router, 1)
+            joined = stub.Generate(slow, timeout=PATIENCE)
+            await under_way(router, 2)
+            gone.cancel()
+            answers = [await joined]
+            answers += [await stub.Generate(slow, timeout=PATIENCE) for _ in range(2)]
+            stream = [event async for event in stub.StreamGenerate(slow, timeout=PATIENCE)]
+        kept = await arrived(tmp_path / "usage.db", 5)
+    ended = {event.request_id: event for event in kept}
+    kinds = [ended.pop(answer.id).cache_hit_kind for answer in answers]
+    memory = v1.CACHE_HIT_KIND_MEMORY
+    assert kinds == [v1.CACHE_HIT_KIND_JOINED, memory, memory]
+    replayed = ended.pop(stream[0].start.id)
+    (paid,) = ended.values()
+    hits = [event for event in kept if event.cache_status == v1.CACHE_STATUS_HIT]
+    assert len(hits) == 4
+    assert replayed.streamed
+    assert replayed in hits
+    # The books of the work are those of the call that brought it.
+    assert paid.cache_status == v1.CACHE_STATUS_MISS
+    assert paid.outcome == admin.USAGE_OUTCOME_SUCCEEDED
+    assert paid.cost.total > 0
+    for event in hits:
+        assert event.saved_cost_nanos == paid.cost.total
+        assert event.attempt_count == 0
+        assert not event.HasField("cost")
+        assert event.answered_model == paid.answered_model
+
+
 async def test_answers_before_a_kill_are_kept_once_after_the_next_start(
     tmp_path: Path, simulator: Simulator
 ) -> None:

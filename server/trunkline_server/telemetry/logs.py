@@ -184,6 +184,9 @@ def _fields(call: Call) -> dict[str, Any]:
     if call.decision is not None:
         fields["deployment"] = call.decision.deployment
         fields["snapshot"] = call.decision.snapshot_version
+    if call.cache_status:
+        status = v1.CacheStatus.Name(call.cache_status).removeprefix("CACHE_STATUS_")
+        fields["cache"] = status.lower()
     if call.usage is not None:
         fields["input_tokens"] = call.usage.input_tokens
         fields["output_tokens"] = call.usage.output_tokens

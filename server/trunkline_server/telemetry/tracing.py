@@ -151,6 +151,9 @@ class CallTracer:
         if call.finish_reason:
             reason = v1.FinishReason.Name(call.finish_reason).removeprefix("FINISH_REASON_")
             span.set_attribute("gen_ai.response.finish_reasons", (reason.lower(),))
+        if call.cache_status:
+            status = v1.CacheStatus.Name(call.cache_status).removeprefix("CACHE_STATUS_")
+            span.set_attribute("trunkline.cache", status.lower())
         if call.cost is not None and not call.cost.unpriced:
             span.set_attribute("trunkline.cost_nanos", call.cost.total)
         _conclude(span, error)
