@@ -102,7 +102,8 @@ class StreamLoop:
             ticket=ticket,
         )
         answer = _Answer(attempt, codec.stream_decoder())
-        patience = _Patience(self._call.deadline - attempt.started, self._policy.first_byte_timeout)
+        remaining = self._call.deadline - attempt.started
+        patience = _Patience(remaining, self._policy.first_byte_timeout, self._left)
         with answer.settled(patience):
             async with patience:
                 refusal = await self._ask(answer, endpoint, wire)
@@ -137,7 +138,7 @@ class StreamLoop:
         now = self._services.clock.monotonic()
         answer.attempt.first_token = now - answer.attempt.started
         self._call.first_token = now
-        patience = _Patience(self._call.deadline - now, 0.0)
+        patience = _Patience(self._call.deadline - now, 0.0, self._left)
         send, idle_timeout = self._send, self._policy.idle_timeout
         with answer.settled(patience):
             async with patience:
@@ -158,6 +159,10 @@ class StreamLoop:
                     for event in answer.sending():
                         await send(event)
         return answer.succeed()
+
+    def _left(self) -> float:
+        """How much time the call has. Those who join it may have more than it had."""
+        return self._call.deadline - self._services.clock.monotonic()
 
     def _broken(self, target: Deployment, error: TrunklineError) -> TrunklineError:
         if self._services.clock.monotonic() >= self._call.deadline:
@@ -272,7 +277,11 @@ class _Patience:
     set anew when it rings.
     """
 
-    def __init__(self, remaining: float, first_byte_timeout: float) -> None:
+    def __init__(
+        self, remaining: float, first_byte_timeout: float, left: Callable[[], float]
+    ) -> None:
+        """`left` says how much time there is by now."""
+        self._left = left
         self._loop = asyncio.get_running_loop()
         now = self._loop.time()
         self._deadline = now + remaining
@@ -318,6 +327,9 @@ class _Patience:
 
     def _ring(self) -> None:
         now = self._loop.time()
+        if self._deadline <= self._due <= now and (left := self._left()) > 0:
+            # It was the deadline that counted, and it has moved.
+            self._due = self._deadline = now + left
         if self._due <= now:
             self._timeout.reschedule(now)
         else:

@@ -1,5 +1,6 @@
 """The attempt loop of unary calls: retry, fall back and hedge within the caller's deadline."""
 
+from functools import partial
 from typing import Generic
 
 from trunkline_server.engine.attempt import (
@@ -93,7 +94,8 @@ class UnaryLoop(Generic[RequestT, ResponseT]):
             limit = min(limit, self._policy.attempt_timeout)
         try:
             request = http_request(endpoint, wire, call, attempt.headers)
-            reply = await within(limit, services.http.fetch(request))
+            more = None if services.cache is None else partial(self._left, attempt)
+            reply = await within(limit, services.http.fetch(request), more)
             attempt.answered(reply.headers)
             if not 200 <= reply.status < 300:
                 refusal = codec.decode_error(reply.status, reply.headers, reply.body)
@@ -115,6 +117,14 @@ class UnaryLoop(Generic[RequestT, ResponseT]):
             raise
         attempt.succeed(reply.status, response.usage)
         return response
+
+    def _left(self, attempt: Attempt) -> float:
+        """How much time an attempt has. Those who join a call may have more than it."""
+        now = self._services.clock.monotonic()
+        left = self._call.deadline - now
+        if self._policy.attempt_timeout:
+            left = min(left, attempt.started + self._policy.attempt_timeout - now)
+        return left
 
     async def _repeat(
         self, attempt: Attempt, endpoint: Endpoint, wire: WireRequest, limit: float

@@ -409,9 +409,11 @@ class InferenceServicer:
         return call, request
 
 
-def _serialized(message: Message | bytes) -> bytes:
+def _serialized(message: Any) -> bytes:
     """The bytes of a message, or of an answer that was kept as bytes."""
-    return message if isinstance(message, bytes) else message.SerializeToString()
+    # For every chunk of a stream: this asks without a call.
+    raw: bytes = message if message.__class__ is bytes else message.SerializeToString()
+    return raw
 
 
 class _Ticket:
