@@ -1,4 +1,4 @@
-"""What a run leaves behind - log, ledger, traces - holds nothing of the people it was about."""
+"""What a run leaves behind - log, ledger, traces, audit trail - names nobody it was about."""
 
 import asyncio
 import json
@@ -41,6 +41,7 @@ def config(folder: Path, upstream: Vendor, collector_port: int, privacy: str) ->
         "models: {large: {deployments: [d], attempts: {retries: 0}}}\n"
         "state: {database: 'sqlite:///usage.db'}\n"
         "ledger: {journal: journal}\n"
+        "audit: {decisions: all, spool: spool}\n"
         "telemetry: {log_level: debug, trace_ratio: 1.0,"
         f" otlp_endpoint: 'http://127.0.0.1:{collector_port}'}}\n"
         f"privacy: {privacy}\n"
@@ -137,6 +138,7 @@ async def test_nothing_that_is_kept_of_a_run_names_anyone(
     assert labels["customer"] == "[EMAIL_ADDRESS]"
     assert labels["phone [EMAIL_ADDRESS]"] == "[US_SSN]"
     assert "429" in log
+    assert b"sim/of [EMAIL_ADDRESS]" in files
     noted = [row for row in router.log if row.get("event") == "payload"]
     if label == "restricted":
         # Text that may not be stored is not, redacted or not; nor is what vendors said.

@@ -147,7 +147,9 @@ class CallContext(_message.Message):
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Free labels for reports. At most 32, keys of at most 64 characters, values of at most
-        256.
+        256. Where the operator has configured labels of data, data_classification names the one
+        of this call, which decides where it may go and whether it is masked; without it the
+        default label holds, and another value than a configured one is refused.
         """
 
     def __init__(
