@@ -2,8 +2,10 @@
 
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from tests.support.ports import free_port
 from tests.support.server_process import LOOK_SECONDS, START_SECONDS, ServerProcess, find_program
@@ -46,6 +48,17 @@ class RedisServer(ServerProcess):
     def ask(self, *words: str) -> str:
         """Sends one command and gives the text of its simple reply; an error reply fails."""
         return ask_redis(self.host, self.port, *words)
+
+    def ask_many(self, *words: str) -> list[str]:
+        """Sends one command and gives the texts of its reply, an array of bulk strings."""
+        with ask_connection(self.host, self.port, *words) as replies:
+            head = replies.readline().decode().rstrip("\r\n")
+            assert head.startswith("*"), f"{words[0]}: {head}"
+            found = []
+            for _ in range(int(head[1:])):
+                size = int(replies.readline()[1:])
+                found.append(replies.read(size + 2)[:-2].decode())
+            return found
 
 
 class RedisSentinel(RedisServer):
@@ -122,14 +135,21 @@ class RedisCluster:
         return {"cluster_state:ok", f"cluster_known_nodes:{len(self.nodes)}"} <= set(lines)
 
 
-def ask_redis(host: str, port: int, *words: str) -> str:
-    """One command and its simple or bulk reply, without a client of anyone's."""
+@contextmanager
+def ask_connection(host: str, port: int, *words: str) -> Generator[BinaryIO]:
+    """Sends one command, without a client of anyone's; what its reply is read from."""
     parts = [f"*{len(words)}\r\n"] + [f"${len(word.encode())}\r\n{word}\r\n" for word in words]
     with (
         socket.create_connection((host, port), timeout=START_SECONDS) as connection,
         connection.makefile("rb") as replies,
     ):
         connection.sendall("".join(parts).encode())
+        yield replies
+
+
+def ask_redis(host: str, port: int, *words: str) -> str:
+    """One command and its simple or bulk reply."""
+    with ask_connection(host, port, *words) as replies:
         head = replies.readline().decode().rstrip("\r\n")
         if head.startswith("$"):
             return replies.read(int(head[1:])).decode()

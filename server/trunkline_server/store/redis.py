@@ -144,11 +144,11 @@ class RedisClient:
         """Runs a script, whose keys share one hash tag. Raises as `execute` does."""
         words = (b"EVALSHA", script.digest, b"%d" % len(keys), *keys, *args)
         try:
-            return await self._send(keys[0], words, signed=True)
+            return await self._send(keys[0], words, signed=True, script=script)
         except NoScriptError:
             await self._send(keys[0], (b"SCRIPT", b"LOAD", script.text), signed=False)
             try:
-                return await self._send(keys[0], words, signed=True)
+                return await self._send(keys[0], words, signed=True, script=script)
             except NoScriptError:
                 raise RedisUnavailableError("Redis forgets scripts as they are loaded") from None
 
@@ -176,22 +176,41 @@ class RedisClient:
                     break
         return list(found)
 
-    async def _send(self, key: bytes, words: Sequence[bytes], *, signed: bool) -> Reply:
+    async def _send(
+        self, key: bytes, words: Sequence[bytes], *, signed: bool, script: Script | None = None
+    ) -> Reply:
         channel = self._single or self._owner(key)
         if channel is None:
             raise RedisUnavailableError(f"{self._address.display} is down")
         try:
             return await channel.send(words, signed=signed)
         except MovedError as moved:
+            owner = (moved.host, moved.port)
+            # At once, for what follows before the whole map is read anew: a script may have to
+            # be loaded there.
+            self._slots[key_slot(key)] = owner
             self._refresh()
-            return await self._channel_of((moved.host, moved.port)).send(words, signed=signed)
+            return await self._channel_of(owner).send(words, signed=signed)
         except AskError as ask:
-            target = self._channel_of((ask.host, ask.port))
-            target.send((b"ASKING",)).add_done_callback(_consume)
-            return await target.send(words, signed=signed)
+            return await self._ask(self._channel_of((ask.host, ask.port)), words, script)
         except ClusterDownError:
             self._refresh()
             raise RedisUnavailableError("the Redis cluster does not serve the slot") from None
+
+    async def _ask(
+        self, target: RedisChannel, words: Sequence[bytes], script: Script | None
+    ) -> Reply:
+        """Sends a command to the node to which a slot is on its way, for this one time."""
+        signed = script is not None
+        target.send((b"ASKING",)).add_done_callback(_consume)
+        try:
+            return await target.send(words, signed=signed)
+        except NoScriptError:
+            if script is None:
+                raise
+            await target.send((b"SCRIPT", b"LOAD", script.text))
+            target.send((b"ASKING",)).add_done_callback(_consume)
+            return await target.send(words, signed=signed)
 
     def _owner(self, key: bytes) -> RedisChannel | None:
         return self._channel_of(self._slots[key_slot(key)]) if self._slots else None

@@ -2,7 +2,6 @@
 
 import asyncio
 import tempfile
-import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from pathlib import Path
 
@@ -98,10 +97,9 @@ async def test_a_stalled_server_costs_the_timeout_and_then_nothing(
     client, proxy = proxied
     proxy.stall()
     for _ in range(BRISK.failures):
-        began = time.monotonic()
-        with pytest.raises(RedisUnavailableError):
+        assert client.available
+        with pytest.raises(RedisUnavailableError, match="answers too late"):
             await client.execute(b"k", b"PING")
-        assert 0.15 < time.monotonic() - began < 1.0
     assert not client.available
     assert not client.reachable(b"k")
     with pytest.raises(RedisUnavailableError):
@@ -116,15 +114,16 @@ async def test_a_slow_server_is_given_up_and_taken_back(
     proxied: tuple[RedisClient, FaultProxy],
 ) -> None:
     client, proxy = proxied
-    proxy.delay = 5.0
-    began = time.monotonic()
+    # An hour: whoever waited for a reply would never return.
+    proxy.delay = 3600.0
     outcomes = await asyncio.gather(
         *(client.execute(b"k", b"PING") for _ in range(100)), return_exceptions=True
     )
-    assert time.monotonic() - began < 2.0
     assert all(isinstance(one, RedisUnavailableError) for one in outcomes)
     assert not client.available
-    await asyncio.sleep(0.3)  # Probes find it slow still.
+    probes = proxy.accepted
+    await until(lambda: proxy.accepted >= probes + 3)
+    # Each found it slow still.
     assert not client.available
     proxy.delay = 0.0
     await until(lambda: client.available)

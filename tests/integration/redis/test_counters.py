@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Callable
 import pytest
 
 from tests.support.redis_server import RedisServer
+from tests.support.redis_time import let_pass
 from trunkline_server.governance.ports import (
     NEVER,
     PERIOD_END,
@@ -32,11 +33,16 @@ PATIENT = ChannelPolicy(timeout=5.0, connect_timeout=5.0)
 
 
 @pytest.fixture
-async def counters(redis_url: str) -> AsyncGenerator[RedisCounters]:
-    client = RedisClient(redis_url, policy=PATIENT)
-    assert await client.start()
-    yield RedisCounters(client)
-    await client.close()
+async def client(redis_url: str) -> AsyncGenerator[RedisClient]:
+    made = RedisClient(redis_url, policy=PATIENT)
+    assert await made.start()
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+def counters(client: RedisClient) -> RedisCounters:
+    return RedisCounters(client)
 
 
 def spend(amount: int, cap: int = 100, **changes: object) -> SpendClaim:
@@ -70,12 +76,16 @@ async def test_a_rate_admits_its_burst_and_then_tells_the_wait(counters: RedisCo
     assert 15.0 < denial.wait <= 20.0
 
 
-async def test_retrying_after_the_wait_succeeds(counters: RedisCounters) -> None:
-    claim = RateClaim("trunkline:{t=a}:r", cost=40e3, tolerance=40e3)
+async def test_retrying_after_the_wait_succeeds(
+    counters: RedisCounters, client: RedisClient
+) -> None:
+    claim = RateClaim("trunkline:{t=a}:r", cost=3600e6, tolerance=3600e6)
     assert (await counters.admit("h", [claim])).denied is None
     denial = await counters.admit("h", [claim])
-    assert 0.0 < denial.wait <= 0.04
-    await asyncio.sleep(denial.wait)
+    assert 3500.0 < denial.wait <= 3600.0
+    await let_pass(client, denial.wait - 60.0)
+    assert 0.0 < (await counters.admit("h", [claim])).wait <= 60.0
+    await let_pass(client, 60.0)
     assert (await counters.admit("h", [claim])).denied is None
 
 
@@ -102,12 +112,14 @@ async def test_a_denial_takes_nothing_of_any_claim(counters: RedisCounters) -> N
     assert (await counters.admit("h", [rate, slot, spend(100)])).denied is None
 
 
-async def test_slots_are_freed_by_release_and_by_expiry(counters: RedisCounters) -> None:
-    slot = SlotClaim("trunkline:{t=a}:s", capacity=2, lease=60.0)
-    brief = SlotClaim("trunkline:{t=a}:s", capacity=2, lease=0.02)
+async def test_slots_are_freed_by_release_and_by_expiry(
+    counters: RedisCounters, client: RedisClient
+) -> None:
+    slot = SlotClaim("trunkline:{t=a}:s", capacity=2, lease=3600.0)
+    brief = SlotClaim("trunkline:{t=a}:s", capacity=2, lease=60.0)
     assert (await counters.admit("one", [slot])).denied is None
     assert (await counters.admit("two", [brief])).denied is None
-    await asyncio.sleep(0.03)  # The server's clock moves by itself alone.
+    await let_pass(client, 60.0)
     assert (await counters.admit("three", [slot])).denied is None
     denial = await counters.admit("four", [slot])
     assert (denial.denied, denial.wait) == (0, UNKNOWN)
@@ -116,12 +128,14 @@ async def test_slots_are_freed_by_release_and_by_expiry(counters: RedisCounters)
     assert (await counters.admit("four", [slot])).denied is None
 
 
-async def test_renewal_keeps_slots_and_reservations(counters: RedisCounters) -> None:
-    slot = SlotClaim("trunkline:{t=a}:s", capacity=1, lease=0.05)
-    granted = await counters.admit("h", [slot, spend(100, lease=0.05)])
-    await counters.settle([SlotRenewal(slot.key, "h", 60.0)])
-    await counters.settle([SpendRenewal("trunkline:{t=a}:b", "h", 100, 0, 60.0)])
-    await asyncio.sleep(0.06)
+async def test_renewal_keeps_slots_and_reservations(
+    counters: RedisCounters, client: RedisClient
+) -> None:
+    slot = SlotClaim("trunkline:{t=a}:s", capacity=1, lease=60.0)
+    granted = await counters.admit("h", [slot, spend(100, lease=60.0)])
+    await counters.settle([SlotRenewal(slot.key, "h", 3600.0)])
+    await counters.settle([SpendRenewal("trunkline:{t=a}:b", "h", 100, 0, 3600.0)])
+    await let_pass(client, 61.0)
     assert (await counters.admit("i", [slot])).denied == 0
     assert (await counters.admit("i", [spend(1)])).denied == 0
     await counters.settle([settlement("h", 100, 7, granted.generation)])
@@ -140,10 +154,11 @@ async def test_spend_is_settled_once(counters: RedisCounters) -> None:
 
 
 async def test_an_orphan_expires_and_its_late_settlement_counts_once(
-    counters: RedisCounters,
+    counters: RedisCounters, client: RedisClient
 ) -> None:
-    granted = await counters.admit("h", [spend(100, lease=0.02)])
-    await asyncio.sleep(0.03)
+    granted = await counters.admit("h", [spend(100, lease=60.0)])
+    assert await used(counters) == 100
+    await let_pass(client, 60.0)
     assert await used(counters) == 0
     late = settlement("h", 100, 33, granted.generation)
     assert await counters.settle([late]) == [33]
@@ -167,9 +182,11 @@ async def test_a_stopgap_seed_is_not_remembered(counters: RedisCounters) -> None
     assert (await counters.admit("i", [spend(1, seed=[(0, 50)])])).spends == [(52, 0)]
 
 
-async def test_a_rolling_window_lets_go_of_what_is_old(counters: RedisCounters) -> None:
+async def test_a_rolling_window_lets_go_of_what_is_old(
+    counters: RedisCounters, client: RedisClient
+) -> None:
     def claim(amount: int) -> SpendClaim:
-        return spend(amount, step=1, steps=1)
+        return spend(amount, step=3600, steps=2)
 
     granted = await counters.admit("h", [claim(100)])
     bucket = granted.spends[0][1]
@@ -184,11 +201,13 @@ async def test_a_rolling_window_lets_go_of_what_is_old(counters: RedisCounters) 
     )
     denial = await counters.admit("i", [claim(20)])
     assert denial.denied == 0
-    assert 0.0 < denial.wait <= 2.0
+    # The oldest, partly left step counts in full.
+    assert 2 * 3600.0 < denial.wait <= 3 * 3600.0
     assert (await counters.admit("j", [claim(10)])).spends[0][0] == 100
-    await asyncio.sleep(denial.wait)
-    # What was reserved as "j" may stand one bucket later.
-    assert (await counters.admit("k", [claim(20)])).denied is None
+    await let_pass(client, 2 * 3600.0, step=3600)
+    assert (await counters.admit("i", [claim(20)])).denied == 0
+    await let_pass(client, 3600.0, step=3600)
+    assert (await counters.admit("k", [claim(20)])).spends[0][0] == 20
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -246,10 +265,12 @@ async def test_amounts_are_exact_up_to_the_bound_of_doubles(counters: RedisCount
     assert (await counters.admit("i", [spend(1, cap=cap)])).spends == [(cap, 0)]
 
 
-async def test_replicas_are_counted_while_they_are_heard_of(counters: RedisCounters) -> None:
-    assert await counters.census("one", 60.0) == 1
-    assert await counters.census("two", 0.02) == 2
-    await asyncio.sleep(0.03)
+async def test_replicas_are_counted_while_they_are_heard_of(
+    counters: RedisCounters, client: RedisClient
+) -> None:
+    assert await counters.census("one", 3600.0) == 1
+    assert await counters.census("two", 60.0) == 2
+    await let_pass(client, 60.0)
     assert await counters.census("one", 60.0) == 1
 
 

@@ -1,7 +1,6 @@
 """Redis dead, slow and back: the declared mode holds, and nothing that was spent is lost."""
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator
 
 import pytest
@@ -128,10 +127,8 @@ async def test_what_was_reserved_before_is_settled_after(proxy: FaultProxy) -> N
     one = await replica(proxy, budget(amount=1000), slots)
     grant = await one.enter(demand(cost=1000))
     await fall(proxy, one)
-    began = time.monotonic()
     grant.settle(0, 250)
     grant.settle(0, 250)
-    assert time.monotonic() - began < 0.02
     await recover(proxy, one)
     assert await settled(one) == 250
     assert await one.admits(demand(cost=750))
@@ -143,15 +140,13 @@ async def test_a_slow_redis_costs_at_most_its_timeout_until_the_breaker_opens(
 ) -> None:
     one = await replica(proxy, limit(Measure.REQUESTS, amount=10_000), budget())
     assert await one.admits(demand(cost=1))
-    proxy.delay = 5.0
-    waits = []
+    # An hour: whoever waited for a reply would never return.
+    proxy.delay = 3600.0
+    asked = 0
     for _ in range(50):
-        began = time.monotonic()
+        asked += one.client.available
         assert await one.admits(demand(cost=1))
-        waits.append(time.monotonic() - began)
-    slow = [wait for wait in waits if wait > 0.15]
-    assert len(slow) <= BRISK.failures + 1
-    assert max(waits) < 1.0
+    assert 0 < asked <= BRISK.failures + 1
     assert one.heard.outages == [(True, "local")]
     proxy.delay = 0.0
     await until(lambda: one.client.available)
