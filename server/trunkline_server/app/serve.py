@@ -107,6 +107,13 @@ async def _serve_supervised(source: Source, overrides: Overrides) -> int:
         return code
 
 
+def _notes(registry: CollectorRegistry) -> dict[str, str]:
+    """What /readyz says of the workers' stores."""
+    if registry.get_sample_value("trunkline_store_away"):
+        return {"store": "away for a worker, changes wait; its log says why"}
+    return {}
+
+
 async def _serve_as_member(source: Source, overrides: Overrides) -> int:
     metrics = Metrics(CollectorRegistry())
     async with (

@@ -1,7 +1,7 @@
 """What the store owns, kept in force: read at the start, followed as it changes."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Protocol
 
@@ -56,8 +56,6 @@ class StoredState:
         self.settings = source.settings
         self.database = database
         self.resources = ResourceStore(database, clock)
-        # What is wrong with what is stored; nothing while it is in force.
-        self.problems: Sequence[Problem] = ()
         self._overrides = overrides
         self._log = log
         self._feed = ChangeFeed(database, self.resources, heard=log.heard)
@@ -72,9 +70,9 @@ class StoredState:
         return str(self._overrides.config)
 
     @property
-    def drained(self) -> frozenset[str]:
-        """What gets no new calls, as far as is known here."""
-        return self._stored.drained
+    def stored(self) -> Stored:
+        """What the store holds, as far as is known here."""
+        return self._stored
 
     def read(self) -> Settings:
         """The file as it is now, with the store as it was last read. Raises ConfigError."""
@@ -105,7 +103,6 @@ class StoredState:
         except ConfigError as error:
             if not any(problem.stored for problem in error.problems) or self._copy is None:
                 raise
-            self.problems = error.problems
             self._start_without(str(error))
         else:
             await self._keep()
@@ -131,10 +128,8 @@ class StoredState:
         try:
             follower.reload(self.read())
         except ConfigError as error:
-            self.problems = error.problems
             follower.refused_reload(str(error))
         else:
-            self.problems = ()
             await self._keep()
         return True
 

@@ -24,11 +24,16 @@ class StartValidator:
         self._clock = clock
 
     async def check(self, proposal: Proposal) -> Sequence[Problem]:
-        """As Validator.check. What was wrong before is not told again."""
-        stored = Stored(documents_of(proposal.documents), self._state.drained)
+        """As Validator.check. What is wrong without the change is not told again."""
+        after = Stored(documents_of(proposal.documents), self._state.stored.drained)
         # Large tables take a while, and calls are served meanwhile.
-        found = await asyncio.to_thread(self._mistakes, stored)
-        before = set(map(_told, self._state.problems))
+        return await asyncio.to_thread(self._problems, after)
+
+    def _problems(self, after: Stored) -> Sequence[Problem]:
+        found = self._mistakes(after)
+        if not found:
+            return ()
+        before = set(map(_told, self._mistakes(self._state.stored)))
         return [problem for problem in map(_told, found) if problem not in before]
 
     def _mistakes(self, stored: Stored) -> Sequence[Mistake]:
