@@ -125,15 +125,17 @@ class Credentials:
                 raise OSError(f"{paths[reference]}: {error.message}")
 
     def _require_stored(self, settings: Settings) -> None:
+        if self._settings.on_missing == "skip":
+            return
         for name, provider in settings.providers.items():
             for below, secret in provider_secrets(provider):
-                stored = stored_name(secret)
-                if not stored or self._here.value(secret) is not None:
+                if not stored_name(secret) or self._here.value(secret) is not None:
                     continue
+                path = f"providers.{name}.{below}"
+                if self._here.away:
+                    raise OSError(f"{path}: {secret.reference}: {self._here.away}")
                 problem = f"{secret.reference}: there is no such credential, or it cannot be read"
-                if self._settings.on_missing == "skip":
-                    continue
-                raise ConfigError("secrets", [Problem(0, f"providers.{name}.{below}", problem)])
+                raise ConfigError("secrets", [Problem(0, path, problem)])
 
     def available(self, settings: Settings) -> Settings:
         """The settings without the deployments of providers that lack a secret.

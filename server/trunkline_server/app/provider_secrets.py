@@ -40,6 +40,11 @@ class SecretsHere:
         self.fetched: dict[str, SecretValue] = {}
         self.expired: set[str] = set()
 
+    @property
+    def away(self) -> str:
+        """Why stored credentials cannot be read now, or nothing."""
+        return "" if self._stored is None else self._stored.problem
+
     def value(self, secret: Secret) -> SecretValue | None:
         """A secret's value, if it is here."""
         if not secret.managed:

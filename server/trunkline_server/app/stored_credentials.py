@@ -39,6 +39,8 @@ class StoredCredentials:
         self._store = store
         self._log = log
         self._held: dict[str, StoredCredential] = {}
+        # Why the database could not be read, or nothing.
+        self.problem = ""
         # Called with the name of a credential that is another one now, or gone.
         self.on_change: Callable[[str], None] = _nobody
 
@@ -62,7 +64,7 @@ class StoredCredentials:
 
     async def run(self) -> None:
         """Follows what replicas write, until cancelled."""
-        async with aclosing(self._store.watch(CREDENTIAL_KIND, heard=self._heard)) as feed:
+        async with aclosing(self._store.watch(CREDENTIAL_KIND, heard=self.away)) as feed:
             async for etags in feed:
                 await self._follow(etags)
 
@@ -92,8 +94,10 @@ class StoredCredentials:
             if found is not None:
                 self.took(found)
 
-    def _heard(self, error: StoreUnavailableError | None) -> None:
-        self._log.unreachable(error is not None, "" if error is None else error.message)
+    def away(self, error: TrunklineError | None) -> None:
+        """Notes that the database went away, or, with None, that it is back."""
+        self.problem = "" if error is None else error.message
+        self._log.unreachable(error is not None, self.problem)
 
 
 async def open_sealed(settings: Settings) -> Database:
@@ -156,7 +160,7 @@ async def stored_kept(
         except MasterKeyError as error:
             raise ConfigError(MASTER_KEYS, [Problem(0, MASTER_KEYS, error.message)]) from None
         except TrunklineError as error:
-            log.unreachable(True, error.message)
+            stored.away(error)
         following = asyncio.create_task(stored.run())
         try:
             yield stored

@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from trunkline_server.secrets.envelope import UnknownFormatError
 from trunkline_server.secrets.ports import SecretValue
 from trunkline_server.secrets.records import EncryptedRecords
 from trunkline_server.secrets.rotation import Pair
@@ -87,12 +88,18 @@ class CredentialRecords:
         self._records = records
 
     async def read(self, name: str) -> StoredCredential | None:
-        """The credential, or None."""
+        """The credential, or None. Raises UnknownFormatError for what a later build wrote."""
         found = await self._records.read(CREDENTIAL_KIND, name)
         if found is None:
             return None
         content, etag = found
-        return _credential(name, orjson.loads(content), etag)
+        try:
+            return _credential(name, orjson.loads(content), etag)
+        except (KeyError, TypeError, ValueError):
+            # Not chained: the cause quotes what it could not read.
+            raise UnknownFormatError(
+                f"credential {name!r} is of a form that this build does not know"
+            ) from None
 
     async def write(self, credential: StoredCredential) -> StoredCredential:
         """Writes it over the record whose etag it has, or, with none, as a new one."""

@@ -25,10 +25,16 @@ from tests.support.admin_world import World, new_world
 from tests.support.key_vendor import KeyVendor, key_vendor
 from tests.support.replica import Replica, replica
 from tests.support.router import PATIENCE, ask
+from tests.unit.secrets.world import Ears
 from trunkline.admin import v1 as admin
-from trunkline_server.secrets.master_keys import new_key
+from trunkline_server.clock import SystemClock
+from trunkline_server.secrets.master_keys import keyring_of, new_key
+from trunkline_server.secrets.records import EncryptedRecords
+from trunkline_server.secrets.stored import CREDENTIAL_KIND
 from trunkline_server.settings import ConfigError, Secret
+from trunkline_server.store.address import open_database
 from trunkline_server.store.migrate import upgrade
+from trunkline_server.store.sealed import SqlSealedStore
 
 __all__ = ["collector"]
 
@@ -407,6 +413,38 @@ async def test_a_start_without_the_credential_fails_unless_it_may_be_missing(
         with pytest.raises(ConfigError, match=r"providers\.vendor\.api_key: credential:main"):
             async with replica(strict, ENV):
                 pass
+
+
+async def test_a_start_without_the_database_says_so(tmp_path: Path) -> None:
+    config = CONFIG.format(
+        path=tmp_path / "state.db", url="http://127.0.0.1:9", keys=ONE_KEY, missing="fail", more=""
+    )
+    away = config.replace(f"sqlite:///{tmp_path / 'state.db'}", "env:DSN")
+    env = {**ENV, "DSN": "postgres://u:p4ssw0rd@127.0.0.1:9/none"}
+    wanted = r"providers\.vendor\.api_key: credential:main: .*127\.0\.0\.1:9"
+    with pytest.raises(OSError, match=wanted) as failed:
+        async with replica(away, env):
+            pass
+    assert "p4ssw0rd" not in str(failed.value)
+    async with replica(away.replace("on_missing: fail", "on_missing: skip"), env) as waiting:
+        assert not usable(waiting)
+
+
+async def test_a_record_of_a_later_form_is_told_and_harms_no_other(tmp_path: Path) -> None:
+    async with rig(tmp_path) as it:
+        await create(it)
+        database = await open_database(f"sqlite:///{it.database}", "dsn")
+        records = EncryptedRecords(
+            SqlSealedStore(database, SystemClock()), keyring_of({"one": FIRST_KEY}), Ears()
+        )
+        await records.write(CREDENTIAL_KIND, "later", b'{"current": "sk-of-later-form"}')
+        await database.close()
+        error = await refused(it.client("CredentialService.GetCredential", name="later"))
+        assert "of a form that this build does not know" in error.message
+        assert "sk-of-later-form" not in str(error)
+        it.vendor.keys.add(SECRETS[1])
+        await rotate(it, SECRETS[1])
+        await until(lambda: all(adopted(each, 1) for each in it.replicas))
 
 
 def test_secrets_are_not_pickled() -> None:
