@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from tests.support.fault_server import FaultServer, Script
 from trunkline import v1
 from trunkline.v1.inference_service_pb2_grpc import InferenceServiceStub
+from trunkline_server.app.auditing import audit_kept
 from trunkline_server.app.caching import caching_kept
 from trunkline_server.app.quotas import quotas_kept
 from trunkline_server.app.worker import Worker
@@ -79,8 +80,10 @@ async def router(
     async with (
         quotas_kept(settings, clock, metrics, None) as quotas,
         caching_kept(settings, clock, metrics) as caching,
+        # Where the database is away there is nothing to wait for.
+        audit_kept(settings, clock, metrics, last_writes=0.1) as audit,
     ):
-        worker = Worker(settings, book, metrics, clock, quotas=quotas, caching=caching)
+        worker = Worker(settings, book, metrics, clock, quotas=quotas, caching=caching, audit=audit)
         port = await worker.start()
         address = f"127.0.0.1:{port}"
         async with channel_to(address) as channel:

@@ -113,9 +113,10 @@ def digest_of(settings: Settings) -> bytes:
 
 @asynccontextmanager
 async def audit_kept(
-    settings: Settings, clock: Clock, metrics: Metrics
+    settings: Settings, clock: Clock, metrics: Metrics, *, last_writes: float = _LAST_WRITES
 ) -> AsyncGenerator[Audit | None]:
-    """The audit trail, while it is kept; None if the settings want none.
+    """The audit trail, while it is kept; None if the settings want none. In the end, what waits
+    has `last_writes` seconds to reach the database.
 
     Raises ConfigError for an address that is none, and OSError when the spool cannot be used or
     the database's schema is not this build's. A database that is away is no hindrance: entries
@@ -142,7 +143,7 @@ async def audit_kept(
                 yield Audit(writer, clock, _LEVELS[wanted.decisions], checkpoints)
             finally:
                 writer.stop()
-                await asyncio.wait([running], timeout=_LAST_WRITES)
+                await asyncio.wait([running], timeout=last_writes)
                 running.cancel()
                 await asyncio.wait([running])
         finally:

@@ -147,6 +147,23 @@ async def test_what_waits_is_bounded_and_refused_beyond(trail: SqlAuditStore) ->
     assert await actions(trail) == numbers(3)
 
 
+async def test_what_strangers_can_make_takes_half_of_the_room(trail: SqlAuditStore) -> None:
+    watch = Watch()
+    writer = AuditWriter(trail, CLOCK, watch, WriterOptions(max_waiting=6))
+    for number in range(10):
+        writer.record(act(number), expendable=True)
+    assert watch.lost == 7
+    for number in range(10, 13):
+        writer.record(act(number))
+    with pytest.raises(TrunklineError, match="too many entries wait"):
+        writer.record(act(13))
+    async with running(writer):
+        pass
+    *written, loss = await actions(trail)
+    assert written == [*numbers(3), "act.10", "act.11", "act.12"]
+    assert loss == "audit.lost"
+
+
 async def test_what_is_dropped_is_recorded(trail: SqlAuditStore) -> None:
     watch = Watch()
     writer = AuditWriter(trail, CLOCK, watch, WriterOptions(max_waiting=3, on_full="drop"))

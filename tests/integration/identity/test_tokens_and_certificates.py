@@ -190,6 +190,18 @@ async def test_an_issuer_that_a_reload_removes_vouches_for_nobody(issuer: OidcSe
         await route(trunkline, "tk_team")
 
 
+async def test_a_token_in_a_keys_name_draws_on_nothing_of_the_keys(issuer: OidcServer) -> None:
+    limit = "limits: {one: {measure: requests, scope: key, amount: 1, per: day}}"
+    async with router(config(issuer.url, limit)) as trunkline:
+        codes = [
+            await trunkline.stub.Generate(ask(), metadata=shown, timeout=PATIENCE).code()
+            for shown in [bearer(token(issuer.url, sub="team"))] * 2 + [shows("team")] * 2
+        ]
+    # Nobody is there to answer what is let through.
+    through, held = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert codes == [through, held, through, held]
+
+
 AUTHORITY = Authority()
 RULES = """
 tenants: {acme: {}, umbrella: {suspended: true}}
