@@ -38,11 +38,13 @@ class MaskMap:
     """What the placeholders of one call stand for. Lives as long as the call, and no longer;
     its repr shows no value."""
 
-    __slots__ = ("_counts", "_placeholders", "_taken", "_values")
+    __slots__ = ("_counts", "_placeholders", "_taken", "_text_is_json", "_values")
 
-    def __init__(self, taken: Iterable[str] = ()) -> None:
-        """`taken` are placeholders that must not be given out."""
+    def __init__(self, taken: Iterable[str] = (), *, text_is_json: bool = False) -> None:
+        """`taken` are placeholders that must not be given out. `text_is_json` says that answers
+        are asked for as JSON, in whose strings values have to be escaped."""
         self._taken = frozenset(taken)
+        self._text_is_json = text_is_json
         self._values: dict[str, str] = {}
         self._placeholders: dict[tuple[str, str], str] = {}
         self._counts: dict[str, int] = {}
@@ -75,6 +77,10 @@ class MaskMap:
             return text
         return PLACEHOLDER.sub(lambda match: self._values.get(match[0], match[0]), text)
 
+    def restore_text(self, text: str) -> str:
+        """As restore, for the text of an answer."""
+        return self.restore_json(text) if self._text_is_json else self.restore(text)
+
     def restore_json(self, text: str) -> str:
         """As restore, within the strings of a JSON text or a piece of one."""
         if "[" not in text:
@@ -94,7 +100,7 @@ class MaskMap:
         """Restores one part of an answer in place."""
         match part.WhichOneof("kind"):
             case "text":
-                part.text = self.restore(part.text)
+                part.text = self.restore_text(part.text)
             case "reasoning":
                 part.reasoning.text = self.restore(part.reasoning.text)
             case "tool_call":

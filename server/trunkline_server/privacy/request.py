@@ -40,9 +40,11 @@ def mask_request(
     them already are not given out. The given request is not changed.
     """
     taken = {name for text in texts if "[" in text for name in PLACEHOLDER.findall(text)}
-    masker = Masker(find, MaskMap(taken))
     if isinstance(request, v1.EmbedRequest):
+        masker = Masker(find, MaskMap(taken))
         return _mask_embed(request, masker), masker.map
+    as_json = request.response_format.WhichOneof("kind") is not None
+    masker = Masker(find, MaskMap(taken, text_is_json=as_json))
     return _mask_generate(request, masker), masker.map
 
 

@@ -63,7 +63,7 @@ class StreamRestorer:
         delta = v1.StreamDelta(part_index=index)
         match kind:
             case "text":
-                delta.text = self._map.restore(text)
+                delta.text = self._map.restore_text(text)
             case "reasoning":
                 delta.reasoning = self._map.restore(text)
             case _:

@@ -164,6 +164,26 @@ def test_values_are_escaped_where_they_come_back_into_json() -> None:
     assert json.loads(map_.restore_json('{"name": "[PERSON_1]"}')) == {"name": nasty}
 
 
+@pytest.mark.parametrize("kind", ["json_object", "json_schema", ""])
+def test_an_answer_that_is_json_stays_json(kind: str) -> None:
+    key = "-----BEGIN PRIVATE KEY-----\n" + "A1b2" * 20 + "\n-----END PRIVATE KEY-----"
+    request = v1.GenerateRequest(messages=[user(f"my key is {key}")])
+    if kind:
+        getattr(request.response_format, kind).SetInParent()
+    masked, map_ = mask_request(request, DETECT, texts_of(request))
+    assert isinstance(masked, v1.GenerateRequest)
+    assert "BEGIN" not in str(masked)
+    told = '{"key": "[API_KEY_1]"}'
+    answer = v1.Message(parts=[v1.Part(text=told)])
+    map_.restore_message(answer)
+    parts = [v1.StreamDelta(text=piece) for piece in told]
+    assert streamed(map_, parts).parts[0].text == answer.parts[0].text
+    if kind:
+        assert json.loads(answer.parts[0].text) == {"key": key}
+    else:
+        assert answer.parts[0].text == f'{{"key": "{key}"}}'
+
+
 def test_deeply_nested_arguments_are_no_trouble() -> None:
     text = '{"a":' * 900 + f'"{ANN}"' + "}" * 900
     masked, map_ = mask([call(text)])
