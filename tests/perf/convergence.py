@@ -21,6 +21,9 @@ from trunkline_server.store.migrate import upgrade
 REPLICAS = 3
 CHANGES = 30
 CALLERS = 4
+# Between the calls of each. Without it the load generator would starve what it measures, where
+# both share a few cores. Seconds.
+PAUSE = 0.05
 
 
 async def measure(name: str, dsn: str, folder: Path) -> None:
@@ -33,7 +36,7 @@ async def measure(name: str, dsn: str, folder: Path) -> None:
         secret = await furnish(replicas[0].root, simulator)
         for replica in replicas:
             await replica.reached(5)
-        found = await converge(replicas, secret, changes=CHANGES, callers=CALLERS)
+        found = await converge(replicas, secret, changes=CHANGES, callers=CALLERS, pause=PAUSE)
     slowest = sorted(max(each) for each in found.seconds)
     print(
         f"{name}: {CHANGES} changes on {REPLICAS} replicas during {found.calls} calls, "

@@ -159,10 +159,10 @@ class Convergence:
 
 
 async def converge(
-    replicas: Sequence[Replica], secret: str, *, changes: int, callers: int
+    replicas: Sequence[Replica], secret: str, *, changes: int, callers: int, pause: float = 0.0
 ) -> Convergence:
     """Changes which of two deployments goes first, on one replica after the other, while
-    `callers` at each replica ask for answers without a pause."""
+    `callers` at each replica ask for answers, each after a pause of so many seconds."""
     stop = asyncio.Event()
     found = Convergence(0, [], [], [])
 
@@ -173,6 +173,7 @@ async def converge(
             found.calls += 1
             if code != "OK":
                 found.failures.append(code)
+            await asyncio.sleep(pause)
 
     async def decided(replica: Replica, deployment: str) -> float:
         calls, clock = replica.calls_as(secret), asyncio.get_running_loop().time

@@ -8,7 +8,7 @@ from trunkline_server.store.database import Database, StoreUnavailableError
 from trunkline_server.store.resources import CHANNEL, ResourceStore
 
 # Notifications come at once; this finds what they miss, and all on databases without them.
-POLL_SECONDS = 0.5
+POLL_SECONDS = 0.25
 
 
 def _nobody(_: StoreUnavailableError | None) -> None:
