@@ -152,7 +152,7 @@ async def books_kept(
             # They begin with the ledger's sums, which must hold what a killed worker left.
             await ledger.catch_up(_CATCH_UP)
         ledger.start()
-        retention = Retention(usage, clock, RetentionOptions(keep=wanted.retention))
+        retention = Retention(usage, clock, RetentionOptions(keep=wanted.retention), log)
         deleting = asyncio.create_task(retention.run()) if wanted.retention else None
         try:
             recorder = Recorder(ledger.write, clock, origin, owner_of=_owner, facts_of=_facts)

@@ -19,6 +19,29 @@ class Course(NamedTuple):
     plan: Plan
 
 
+class Pace:
+    """When the chunks of a streamed answer came. Monotonic seconds."""
+
+    __slots__ = ("chunks", "first", "last", "longest")
+
+    def __init__(self, first: float) -> None:
+        self.first = self.last = first
+        self.longest = 0.0
+        self.chunks = 1
+
+    def chunk(self, now: float) -> None:
+        """One more has come."""
+        gap = now - self.last
+        self.longest = max(self.longest, gap)
+        self.last = now
+        self.chunks += 1
+
+    @property
+    def mean(self) -> float:
+        """The mean time between two, in seconds; 0 if there was but one."""
+        return (self.last - self.first) / (self.chunks - 1) if self.chunks > 1 else 0.0
+
+
 @dataclass(slots=True, eq=False)
 class Call:
     """What is known of one call; filled in as it proceeds.
@@ -64,6 +87,8 @@ class Call:
     # Whether its own work has begun, which then closes its books.
     working: bool = False
     first_token: float | None = None
+    # None where nobody keeps books, and before the first delta of a stream.
+    pace: Pace | None = None
     ended: float = 0.0
     upstream_seconds: float = 0.0
     # Seconds spent waiting for room under limits and budgets.

@@ -3,6 +3,7 @@ why there is none."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import TypeVar, cast
 
@@ -178,7 +179,7 @@ class Engine:
             if self.affinity is not None:
                 self.affinity.answered(call, target.name)
         except BaseException as failure:
-            self._end(call, failure)
+            await self._end_failed(call, failure)
             raise
         await self._close(call)
         return response
@@ -196,7 +197,7 @@ class Engine:
             target, response = await loop.run(_hedge(call, request))
             self._complete(call, course, target, response)
         except BaseException as failure:
-            self._end(call, failure)
+            await self._end_failed(call, failure)
             raise
         await self._close(call)
         return response
@@ -235,7 +236,7 @@ class Engine:
             if self.affinity is not None and call.decision is not None:
                 self.affinity.answered(call, call.decision.deployment)
         except BaseException as failure:
-            self._end(call, failure)
+            await self._end_failed(call, failure)
             raise
         # The books first: whoever has seen the end has been accounted for.
         await self._close(call)
@@ -361,6 +362,16 @@ class Engine:
         self._end(call)
         if self._services.books is not None:
             await self._services.books.committed()
+
+    async def _end_failed(self, call: Call, failure: BaseException) -> None:
+        """Closes the books of a call that failed, and waits as for an answer where its caller is
+        told what was tried and paid."""
+        self._end(call, failure)
+        books = self._services.books
+        if books is not None and call.attempts and isinstance(failure, TrunklineError):
+            # Books that cannot be written now hold it in memory; the failure is told as it is.
+            with suppress(TrunklineError):
+                await books.committed()
 
     def _end(self, call: Call, failure: BaseException | None = None) -> None:
         """Closes the books of a call, and tells how it ended."""

@@ -15,7 +15,7 @@ from trunkline_server.engine.attempt import (
     pause,
     timed_out,
 )
-from trunkline_server.engine.call import Call, Course
+from trunkline_server.engine.call import Call, Course, Pace
 from trunkline_server.engine.journey import Journey
 from trunkline_server.engine.needs import estimate_usage
 from trunkline_server.engine.ports import Send
@@ -138,6 +138,10 @@ class StreamLoop:
         now = self._services.clock.monotonic()
         answer.attempt.first_token = now - answer.attempt.started
         self._call.first_token = now
+        monotonic = self._services.clock.monotonic
+        pace = None
+        if self._services.books is not None:
+            pace = self._call.pace = Pace(now)
         patience = _Patience(self._call.deadline - now, 0.0, self._left)
         send, idle_timeout = self._send, self._policy.idle_timeout
         with answer.settled(patience):
@@ -151,6 +155,8 @@ class StreamLoop:
                     # A slow client must not make the upstream look idle.
                     patience.until_deadline()
                     answer.read(chunk)
+                    if pace is not None and answer.unsent:
+                        pace.chunk(monotonic())
                     for event in answer.sending():
                         await send(event)
                     patience.for_next_chunk(idle_timeout)

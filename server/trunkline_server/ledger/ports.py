@@ -68,6 +68,10 @@ class LedgerWatch(Protocol):
         """The breaker opened (False) or closed (True)."""
         ...
 
+    def clock_jumped(self, seconds: float) -> None:
+        """The wall clock was set forward by so much; nothing is deleted by it yet."""
+        ...
+
     def lag(self, size: int, seconds: float) -> None:
         """So many bytes wait to be shipped; the store has not been level for so long."""
         ...
@@ -107,4 +111,7 @@ class NullWatch:
         pass
 
     def lag(self, size: int, seconds: float) -> None:
+        pass
+
+    def clock_jumped(self, seconds: float) -> None:
         pass

@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 from trunkline import v1
 from trunkline.admin import v1 as admin
 from trunkline_server.clock import Clock
-from trunkline_server.engine.call import Call, total_usage
+from trunkline_server.engine.call import Call, Pace, total_usage
 from trunkline_server.engine.ports import Caller, NullObserver
 from trunkline_server.errors import TrunklineError
 from trunkline_server.routing.snapshot import Deployment
@@ -61,9 +61,6 @@ class CallFacts:
     cache_status: v1.CacheStatus.ValueType = v1.CACHE_STATUS_UNSPECIFIED
     cache_hit_kind: v1.CacheHitKind.ValueType = v1.CACHE_HIT_KIND_UNSPECIFIED
     saved_cost_nanos: int = 0
-    inter_chunk_mean_us: int = 0
-    inter_chunk_max_us: int = 0
-    chunk_count: int = 0
 
 
 NO_FACTS = CallFacts()
@@ -174,8 +171,11 @@ class Recorder(NullObserver):
         if outcome != v1.ATTEMPT_OUTCOME_SUCCEEDED:
             event.error_reason = attempt.reason
             event.provider_request_id = attempt.provider_request_id
-        elif call.first_token is not None:
+        if call.first_token is not None:
+            # Whoever ends after the first delta is who sent it.
             event.first_token_us = max(round((call.first_token - started) * 1e6), 0)
+            if call.pace is not None:
+                _add_pace(event, call.pace)
         if attempt.hedged:
             event.hedged = True
         own = self._own[call.operation, admin.USAGE_EVENT_KIND_ATTEMPT]
@@ -215,6 +215,8 @@ class Recorder(NullObserver):
             event.decide_us = book.decide_us
             if call.first_token is not None:
                 event.first_token_us = round((call.first_token - call.started) * 1e6)
+                if call.pace is not None:
+                    _add_pace(event, call.pace)
             target = _answered(call) or book.last
             place = b"" if target is None else self._places.of(target)
         if count != 1:
@@ -351,11 +353,14 @@ def _add_up(event: admin.UsageEvent, call: Call) -> None:
         before = attempt.deployment
 
 
+def _add_pace(event: admin.UsageEvent, pace: Pace) -> None:
+    event.chunk_count = pace.chunks
+    event.inter_chunk_mean_us = round(pace.mean * 1e6)
+    event.inter_chunk_max_us = round(pace.longest * 1e6)
+
+
 def _add_facts(event: admin.UsageEvent, facts: CallFacts) -> None:
     event.reservation_id = facts.reservation_id
     event.cache_status = facts.cache_status
     event.cache_hit_kind = facts.cache_hit_kind
     event.saved_cost_nanos = facts.saved_cost_nanos
-    event.inter_chunk_mean_us = facts.inter_chunk_mean_us
-    event.inter_chunk_max_us = facts.inter_chunk_max_us
-    event.chunk_count = facts.chunk_count

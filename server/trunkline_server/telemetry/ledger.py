@@ -77,6 +77,13 @@ class LedgerLog:
                 "ledger database is away; events wait in the journal", problem=self._problem
             )
 
+    def clock_jumped(self, seconds: float) -> None:
+        """The wall clock was set forward."""
+        self._log.error(
+            "the clock was set forward; usage events are not deleted by it before the next look",
+            seconds=round(seconds),
+        )
+
     def lag(self, size: int, seconds: float) -> None:
         """What waits to be shipped."""
         self._lag_bytes.set(size)

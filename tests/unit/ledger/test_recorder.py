@@ -42,6 +42,23 @@ class Key:
         return True
 
 
+class Safe:
+    """An engine.ports.Books that notes how many events there were when they had to be safe."""
+
+    def __init__(self, events: Sequence[admin.UsageEvent]) -> None:
+        self._events = events
+        self.commits: list[int] = []
+        self.fails = False
+
+    def admit(self) -> None:
+        pass
+
+    async def committed(self) -> None:
+        self.commits.append(len(self._events))
+        if self.fails:
+            raise TrunklineError(v1.ERROR_REASON_SERVICE_UNAVAILABLE, "the disk is full")
+
+
 class Books:
     """A world whose calls leave events."""
 
@@ -64,7 +81,10 @@ class Books:
             owner_of=self.owner_of,
             facts_of=(lambda _: NO_FACTS) if facts is None else (lambda _: facts),
         )
-        services = Services(world.http, world.clock, self.recorder, world.budget, world.rng)
+        self.safe = Safe(self.events)
+        services = Services(
+            world.http, world.clock, self.recorder, world.budget, world.rng, books=self.safe
+        )
         self.engine = Engine(services, world.table)
 
     def owner_of(self, caller: Caller) -> Owner:
@@ -190,10 +210,19 @@ def test_a_stream_says_when_its_first_words_came() -> None:
         assert call.streamed
         assert attempt.streamed
         assert call.first_token_us == attempt.first_token_us == 400_000
-        assert call.duration_us == 1_200_000
+        assert call.duration_us == 2_100_000
         assert call.usage == USAGE
+        # The end of an answer brings the caller nothing.
+        assert call.chunk_count == attempt.chunk_count == 3
+        assert call.inter_chunk_mean_us == attempt.inter_chunk_mean_us == 650_000
+        assert call.inter_chunk_max_us == attempt.inter_chunk_max_us == 900_000
 
-    chunks = [(0.4, b"data: one\n\n"), (0.4, b"data: two\n\n"), (0.4, b"data: [end]\n\n")]
+    chunks = [
+        (0.4, b"data: one\n\n"),
+        (0.4, b"data: two\n\n"),
+        (0.9, b"data: three\n\n"),
+        (0.4, b"data: [end]\n\n"),
+    ]
     with_books(lambda: Books({"alpha": [Answer(chunks=chunks)]}), main)
 
 
@@ -286,9 +315,25 @@ def test_a_broken_stream_is_billed_for_what_came() -> None:
         assert call.outcome == attempt.outcome == FAILED
         assert call.error_reason == caught.value.reason == v1.ERROR_REASON_STREAM_INTERRUPTED
         assert attempt.error_reason == v1.ERROR_REASON_STREAM_INTERRUPTED
-        assert call.first_token_us == 100_000
+        assert call.first_token_us == attempt.first_token_us == 100_000
+        assert (call.chunk_count, call.inter_chunk_mean_us, call.inter_chunk_max_us) == (1, 0, 0)
         assert call.cost.estimated
         assert call.cost.total > 0
+
+    broken = UpstreamError(v1.ERROR_REASON_STREAM_INTERRUPTED, "connection reset")
+    answer = Answer(chunks=[(0.1, b"data: one\n\n")], stream_error=broken)
+    with_books(lambda: Books({"alpha": [answer]}), main)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_a_failure_tells_of_costs_is_safe_before_it_is_told(fails: bool) -> None:
+    async def main(books: Books) -> None:
+        books.safe.fails = fails
+        with pytest.raises(TrunklineError) as caught:
+            await books.stream()
+        # A journal that cannot be written does not hide what went wrong.
+        assert caught.value.reason == v1.ERROR_REASON_STREAM_INTERRUPTED
+        assert books.safe.commits == [2]
 
     broken = UpstreamError(v1.ERROR_REASON_STREAM_INTERRUPTED, "connection reset")
     answer = Answer(chunks=[(0.1, b"data: one\n\n")], stream_error=broken)
@@ -340,16 +385,12 @@ def test_what_others_know_of_a_call_stands_in_its_event() -> None:
         reservation_id="r-1",
         cache_status=v1.CACHE_STATUS_MISS,
         saved_cost_nanos=5,
-        inter_chunk_mean_us=6,
-        inter_chunk_max_us=7,
-        chunk_count=8,
     )
 
     async def main(books: Books) -> None:
         await books.generate()
         call, (attempt,) = books.take()
-        for name in ("reservation_id", "cache_status", "saved_cost_nanos",
-                     "inter_chunk_mean_us", "inter_chunk_max_us", "chunk_count"):  # fmt: skip
+        for name in ("reservation_id", "cache_status", "saved_cost_nanos"):
             assert getattr(call, name) == getattr(facts, name)
             assert not getattr(attempt, name)
 

@@ -78,6 +78,9 @@ class Watch(NullWatch):
     def shipping(self, available: bool) -> None:
         self.told.append(("shipping", available))
 
+    def clock_jumped(self, seconds: float) -> None:
+        self.told.append(("clock_jumped", seconds))
+
     def lag(self, size: int, seconds: float) -> None:
         self.told.append(("lag", size, seconds))
 

@@ -287,14 +287,14 @@ class UsageEvent(_message.Message):
     first_token_us: _builtins.int
     """From the start to the first delta, in microseconds. Zero when nothing was streamed."""
     inter_chunk_mean_us: _builtins.int
-    """The mean time between two chunks of a streamed answer, in microseconds. Zero when there
-    were fewer than two, or it was not measured.
+    """The mean time between two chunks of a streamed answer, in microseconds, as they came from the
+    provider. Zero when there were fewer than two.
     """
     inter_chunk_max_us: _builtins.int
     """The longest time between two chunks, in microseconds. Zero likewise."""
     chunk_count: _builtins.int
-    """How many chunks of a streamed answer came. Zero when nothing was streamed, or they were
-    not counted.
+    """How many chunks of a streamed answer came with something for the caller, those that arrived
+    together being one. Zero when nothing was streamed.
     """
     cache_status: _context_pb2.CacheStatus.ValueType
     """What the router's own answer cache did. Unspecified when it was not asked, and for an
