@@ -309,14 +309,13 @@ class Engine:
 
     def _cache(self, call: Call) -> AnswerCache | None:
         """The cache, if it has a part in the call. Raises CACHE_MISS."""
-        cache = self._services.cache
-        if cache is not None and (
-            (call.treatment is None or call.treatment.may_cache)
-            and (call.bounds is None or call.bounds.permits("cache"))
-        ):
+        cache, request = self._services.cache, call.request
+        kept = cache is not None and (call.treatment is None or call.treatment.may_cache)
+        if kept and (call.bounds is None or call.bounds.permits("cache")):
             return cache
-        request = call.request
-        if request.HasField("cache") and request.cache.mode == v1.CACHE_MODE_ONLY_IF_CACHED:
+        # Whether bounds let a call ask for the cache is checked with all that they withhold.
+        only = request.HasField("cache") and request.cache.mode == v1.CACHE_MODE_ONLY_IF_CACHED
+        if only and not kept:
             what = "router keeps no cache" if cache is None else "call's answers are not kept"
             raise TrunklineError(v1.ERROR_REASON_CACHE_MISS, f"no cached answer: this {what}")
         return None

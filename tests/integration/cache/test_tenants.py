@@ -156,6 +156,26 @@ async def test_answers_of_a_deployment_that_a_rule_denies_are_not_given() -> Non
                 assert (told.provider, told.cache_status) == (provider, v1.CACHE_STATUS_HIT)
 
 
+async def test_a_tiers_bounds_are_written_into_nobody_elses_request() -> None:
+    keys = ("keys:", key_line("a", tenant="t"), key_line("b", tenant="t", more=", tier: small"))
+    tiers = "tiers: {small: {max_output_tokens: 7}, bare: {features: [tools]}}"
+    more = key_line("c", tenant="t", more=", tier: bare")
+    async with cached(*keys, more, tiers) as (router, vendor):
+        for _ in range(3):
+            mine = await generate(router, "a", ask())
+        bounded = [await generate(router, "b", ask()) for _ in range(3)]
+        assert [told.cache_status for told in bounded] == [2, 1, 1]
+        assert {told.message.parts[0].text for told in bounded} == {"answer 2"}
+        assert (await generate(router, "a", ask())).message == mine.message
+        assert [body.get("max_completion_tokens") for body in vendor.asked] == [None, 7]
+        # A tier without the feature goes without the cache, and may not ask for it.
+        for _ in range(2):
+            told = await generate(router, "c", ask())
+            assert told.cache_status == v1.CACHE_STATUS_UNSPECIFIED
+        assert vendor.calls == 4
+        assert await refusal(router, "c", only(ask())) == "ERROR_REASON_AUTHORIZATION"
+
+
 async def test_without_keys_all_share_and_no_key_sees_it() -> None:
     vendor = Vendor()
     async with FaultServer(vendor) as server:
