@@ -42,6 +42,7 @@ from trunkline_server.catalogue.compile import CompiledTable, compile_snapshot
 from trunkline_server.catalogue.known import known
 from trunkline_server.routing.snapshot import AttemptPolicy
 from trunkline_server.settings import (
+    PrefixAffinitySettings,
     RoutingSettings,
     Settings,
     parse,
@@ -267,7 +268,11 @@ class TestConfigurations:
             for row in fields(mine):
                 if row.name not in examples:
                     assert getattr(theirs, row.name) == getattr(default, row.name), row.name
-        assert full.routing == RoutingSettings(attempts=full.routing.attempts)
+        # It is off; the example shows what switching it on means.
+        affinity = PrefixAffinitySettings()
+        assert full.routing == RoutingSettings(
+            attempts=full.routing.attempts, prefix_affinity=affinity
+        )
         assert policies(full_table) == policies(table)
         assert table.snapshot.models["small"].attempts == AttemptPolicy()
 
