@@ -18,15 +18,20 @@ def keep_within(bounds: Bounds, request: _Request, query: Query) -> None:
     A generation that does not say how much it may write is made to ask for no more than the
     caller may have.
     """
-    bounds.check(_used(request, query), query.input_tokens, query.output_tokens)
-    most = bounds.max_output_tokens
-    if most and not query.output_tokens and isinstance(request, v1.GenerateRequest):
-        request.config.max_output_tokens = query.output_tokens = most
+    used = _used(request, query)
+    if query.output_tokens or not isinstance(request, v1.GenerateRequest):
+        bounds.check(used, query.input_tokens, query.output_tokens)
+    else:
+        # An answer has at least one token.
+        bounds.check(used, query.input_tokens, 1)
+        most = bounds.room(query.input_tokens)
+        if most:
+            request.config.max_output_tokens = query.output_tokens = most
 
 
-def fit(bounds: Bounds, request: _Request, targets: Iterable[Deployment]) -> None:
+def fit(bounds: Bounds, request: _Request, query: Query, targets: Iterable[Deployment]) -> None:
     """Asks for no more than every target can write, where `keep_within` said how much."""
-    most = bounds.max_output_tokens
+    most = bounds.room(query.input_tokens)
     if most and isinstance(request, v1.GenerateRequest):
         config = request.config
         if config.max_output_tokens == most:

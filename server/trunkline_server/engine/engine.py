@@ -402,7 +402,7 @@ class Engine:
             members = table.snapshot.resolve(query.model).members
             raise unmet_needs(call.request, query, members) or error from None
         if call.bounds is not None:
-            fit(call.bounds, call.request, chosen.targets)
+            fit(call.bounds, call.request, query, chosen.targets)
         call.course = Course(table, chosen)
         return call.course
 

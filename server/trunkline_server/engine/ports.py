@@ -46,9 +46,8 @@ class Caller(Protocol):
 class Bounds(Protocol):
     """What a call must keep to because of what its caller has paid for."""
 
-    @property
-    def max_output_tokens(self) -> int:
-        """The most that one answer may be asked for; 0: no bound."""
+    def room(self, input_tokens: int) -> int:
+        """The most that an answer to a prompt of so many tokens may be asked for; 0: no bound."""
         ...
 
     def permits(self, feature: str) -> bool:

@@ -59,11 +59,19 @@ class Tier:
         """
         return self.features is None or feature in self.features or feature not in FEATURES
 
+    def room(self, input_tokens: int) -> int:
+        """The most that an answer to a prompt of so many tokens may be asked for; 0: no bound."""
+        left = [self.max_output_tokens] if self.max_output_tokens else []
+        if self.max_context_tokens:
+            # A prompt that leaves no room is one that `check` refuses.
+            left.append(max(self.max_context_tokens - input_tokens, 1))
+        return min(left, default=0)
+
     def check(self, used: frozenset[str], input_tokens: int, output_tokens: int) -> None:
         """Raises TrunklineError with AUTHORIZATION, naming the rule, for a request beyond it.
 
         `used` are the capabilities that the request needs; `output_tokens` is the room that it
-        asks for, 0 if it does not say: the router is then to ask for `max_output_tokens`.
+        asks for, 0 if it does not say: the router is then to ask for no more than `room`.
         """
         if self.features is not None and not used <= self.features:
             for feature in sorted(used - self.features):

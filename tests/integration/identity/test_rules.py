@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import grpc
+import pytest
 import structlog
 
 from tests.support.callers import NOWHERE, denial, key, refusal, rule_against, shows, told
@@ -245,14 +246,21 @@ keys:
         assert await rule_against(trunkline, route(), "loner") == "roles[].permissions"
 
 
-async def test_a_tier_bounds_what_is_written_unasked() -> None:
-    """Who does not say how much gets what its tier allows, and no more than the model writes."""
+@pytest.mark.parametrize("cache", ["", "cache: {use: 'on', max_temperature: 2}"])
+async def test_a_tier_bounds_what_is_written_unasked(cache: str) -> None:
+    """Who does not say how much gets what its tier allows, and no more than the model writes or
+    the tier's context leaves; also where the cache is asked first."""
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(FaultServer(ANSWERING))
         rules = f"""
-tiers: {{small: {{max_output_tokens: 50}}, large: {{max_output_tokens: 5000}}}}
+{cache}
+tiers:
+  small: {{max_output_tokens: 50}}
+  large: {{max_output_tokens: 5000}}
+  tight: {{max_output_tokens: 50, max_context_tokens: 40}}
 keys:
 {key("small", "tier: small")}
+{key("tight", "tier: tight")}
 {key("large", "tier: large")}
 {key("free")}
 """
@@ -262,8 +270,15 @@ keys:
         trunkline = await stack.enter_async_context(router(config + rules))
         asked = ask()
         asked.config.max_output_tokens = 20
-        for who, request in (("small", ask()), ("small", asked), ("large", ask()), ("free", ask())):
+        for who, request in (
+            ("small", ask()),
+            ("small", asked),
+            ("large", ask()),
+            ("free", ask()),
+            ("tight", ask("x" * 4 * 30)),
+        ):
             await trunkline.stub.Generate(request, metadata=shows(who), timeout=PATIENCE)
+        full = await refusal(trunkline.stub.Generate(ask("x" * 4 * 40), metadata=shows("tight")))
         error = await refusal(
             trunkline.stub.Generate(
                 v1.GenerateRequest(
@@ -275,7 +290,8 @@ keys:
             )
         )
         bodies = [json.loads(each.body) for each in server.requests]
-    assert [body.get("max_completion_tokens") for body in bodies] == [50, 20, 900, None]
+    assert [body.get("max_completion_tokens") for body in bodies] == [50, 20, 900, None, 10]
+    assert told(full)["rule"] == "tiers[tight].max_context_tokens"
     assert told(error)["rule"] == "tiers[small].max_output_tokens"
 
 
