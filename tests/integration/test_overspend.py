@@ -66,7 +66,12 @@ def settings(upstream: str) -> dict[str, object]:
         ],
         "limits": limits,
         "budgets": budgets,
-        "state": {"redis": "env:REDIS"},
+        # Not what each would decide by itself while a loaded machine keeps Redis waiting.
+        "state": {
+            "redis": "env:REDIS",
+            "limits_on_outage": "deny",
+            "budgets_on_outage": "deny",
+        },
     }
 
 
@@ -137,6 +142,8 @@ async def test_no_cap_is_overspent_beyond_what_is_declared(
                 pots = REPLICAS * math.ceil(0.05 * cap)
             assert taken.of[kind] <= cap + back + pots, (kind, mode)
             wanted = "QUOTA_EXCEEDED" if kind == "budget" else "RATE_LIMIT"
-            assert set(taken.refusals) == {v1.ErrorReason.Value(f"ERROR_REASON_{wanted}")}
+            expected = v1.ErrorReason.Value(f"ERROR_REASON_{wanted}")
+            assert expected in taken.refusals, (kind, mode)
+            assert set(taken.refusals) <= {expected, v1.ERROR_REASON_SERVICE_UNAVAILABLE}
             # And the cap is put to use: what was not taken is less than what may be held.
             assert taken.of[kind] >= cap // 4, (kind, mode)

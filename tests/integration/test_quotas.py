@@ -123,16 +123,32 @@ async def test_a_budget_holds_the_worst_case_of_calls_under_way(tmp_path: Path) 
     assert told.subject == "tenant:acme"
 
 
+@pytest.fixture(params=["one", "cluster", "sentinel"])
+def shared_redis(request: pytest.FixtureRequest) -> str:
+    """The URL of a Redis of each kind, as operators write it."""
+    if request.param == "one":
+        url: str = request.getfixturevalue("redis_url")
+        return url
+    if request.param == "cluster":
+        url = request.getfixturevalue("redis_cluster_url")
+        return url.replace("redis://", "redis+cluster://")
+    server: RedisServer = request.getfixturevalue("redis_server")
+    server.ask("FLUSHALL")
+    sentinel = request.getfixturevalue("new_sentinel")(server)
+    return f"redis+sentinel://{sentinel.address}/primary"
+
+
 async def test_replicas_share_an_exact_limit_and_budget_through_redis(
-    tmp_path: Path, simulator: Simulator, redis_url: str
+    tmp_path: Path, simulator: Simulator, shared_redis: str
 ) -> None:
     more = (
         "limits: {few: {measure: requests, scope: key, amount: 20, per: day}}",
         "budgets: {team: {scope: project, amount: '10'}}",
-        "state: {redis: 'env:REDIS'}",
+        # Not what each would decide by itself while a loaded machine keeps Redis waiting.
+        "state: {redis: 'env:REDIS', limits_on_outage: deny, budgets_on_outage: deny}",
     )
     path = config(tmp_path, simulator.url, *more)
-    env = {**ENV, "REDIS": redis_url}
+    env = {**ENV, "REDIS": shared_redis}
     async with (
         router_process("--config", path, env=env) as one,
         router_process("--config", path, env=env) as two,
@@ -140,8 +156,12 @@ async def test_replicas_share_an_exact_limit_and_budget_through_redis(
     ):
         addresses = [one.address, two.address, three.address]
         answers, failures = await outcomes(addresses, 60)
-    assert len(answers) == 20
-    assert {reason(failure) for failure in failures} == {v1.ERROR_REASON_RATE_LIMIT}
+    reasons = [reason(failure) for failure in failures]
+    late = reasons.count(v1.ERROR_REASON_SERVICE_UNAVAILABLE)
+    assert v1.ERROR_REASON_RATE_LIMIT in reasons
+    assert reasons.count(v1.ERROR_REASON_RATE_LIMIT) + late == len(reasons)
+    # What was admitted and not told in time counts too.
+    assert 20 - late <= len(answers) <= 20
 
 
 async def test_a_redis_that_is_away_is_told_and_calls_go_on(
