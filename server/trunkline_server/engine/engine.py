@@ -11,6 +11,7 @@ from trunkline import v1
 from trunkline_server.engine.attempt import Services, deadline_passed
 from trunkline_server.engine.bounds import fit, keep_within
 from trunkline_server.engine.call import Call, Course, total_cost, total_tokens
+from trunkline_server.engine.events import delta_event
 from trunkline_server.engine.limit import within
 from trunkline_server.engine.needs import embed_query, generate_query, unmet_needs
 from trunkline_server.engine.operations import EMBED, GENERATE
@@ -24,7 +25,7 @@ from trunkline_server.engine.ports import (
     Treatment,
 )
 from trunkline_server.engine.questions import Question, Terms, query_of
-from trunkline_server.engine.stream import StreamLoop
+from trunkline_server.engine.stream import SendDelta, StreamLoop
 from trunkline_server.engine.table import Table
 from trunkline_server.engine.unary import UnaryLoop
 from trunkline_server.errors import TrunklineError
@@ -148,13 +149,13 @@ class Engine:
                 send = _veiled(call, send)
             cache = self._cache(call)
             if cache is None:
-                await self._stream(call, request, send)
+                await self._stream(call, request, send, _deltas_to(call, send))
                 return
             if call.bounds is not None:
                 self._bounded(call, generate_query(request, True, None))
             found = cache.stream(call, request, self._table)
             if found is None:
-                await self._stream(call, request, send)
+                await self._stream(call, request, send, _deltas_to(call, send))
             else:
                 work = partial(self._stream, call, request)
                 await found.relay(work, send, partial(self._close, call))
@@ -202,7 +203,13 @@ class Engine:
         await self._close(call)
         return response
 
-    async def _stream(self, call: Call, request: v1.GenerateRequest, send: Send) -> None:
+    async def _stream(
+        self,
+        call: Call,
+        request: v1.GenerateRequest,
+        send: Send,
+        send_delta: SendDelta | None = None,
+    ) -> None:
         call = self._work(call)
         try:
             permitted = self._table.permitted_models(call.caller, request.model)
@@ -223,7 +230,15 @@ class Engine:
                 self._decide(call, course, target, start.decision)
                 return start
 
-            loop = StreamLoop(self._services, course, request, call, send=send, opening=opening)
+            loop = StreamLoop(
+                self._services,
+                course,
+                request,
+                call,
+                send=send,
+                send_delta=send_delta or _whole(send),
+                opening=opening,
+            )
             end = await loop.run(_hedge(call, request))
             call.model = end.model
             call.finish_reason = end.finish_reason
@@ -469,6 +484,19 @@ def _unveiled(call: Call, response: v1.GenerateResponse | bytes) -> v1.GenerateR
     if treatment is None or treatment.veil is None:
         return response
     return treatment.veil.restored(response)
+
+
+def _whole(send: Send) -> SendDelta:
+    """Sends a delta as an event for who looks into it."""
+    return lambda delta: send(v1.StreamGenerateResponse(delta=delta))
+
+
+def _deltas_to(call: Call, send: _Sender) -> SendDelta:
+    """Sends a delta to the caller, serialised unless a veil looks into it."""
+    treatment = call.treatment
+    if treatment is not None and treatment.veil is not None:
+        return _whole(send)
+    return lambda delta: send(delta_event(delta))
 
 
 def _veiled(call: Call, send: _Sender) -> _Sender:

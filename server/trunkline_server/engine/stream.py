@@ -1,7 +1,7 @@
 """The attempt loop of streamed calls: fall back until the first delta is sent, never after."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
@@ -28,14 +28,15 @@ from trunkline_server.upstream.http import HttpStream
 from trunkline_server.upstream.sse import SseParser
 
 Opening = Callable[[Deployment, str], v1.StreamStart]
+SendDelta = Callable[[v1.StreamDelta], Awaitable[None]]
 
 
 class StreamLoop:
     """Carries one streamed call along its plan.
 
-    `send` takes each event and returns when there is room for the next, which is how a slow
-    client slows the upstream down. `opening` makes the start event for the deployment that
-    begins to answer.
+    `send` takes the start event and `send_delta` each delta; they return when there is room for
+    the next, which is how a slow client slows the upstream down. `opening` makes the start event
+    for the deployment that begins to answer.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class StreamLoop:
         call: Call,
         *,
         send: Send,
+        send_delta: SendDelta,
         opening: Opening,
     ) -> None:
         self._services = services
@@ -54,6 +56,7 @@ class StreamLoop:
         self._call = call
         self._policy = course.plan.route.attempts
         self._send = send
+        self._send_delta = send_delta
         self._opening = opening
         self._journey = Journey(services, course, call)
 
@@ -143,13 +146,13 @@ class StreamLoop:
         if self._services.books is not None:
             pace = self._call.pace = Pace(now)
         patience = _Patience(self._call.deadline - now, 0.0, self._left)
-        send, idle_timeout = self._send, self._policy.idle_timeout
+        send, idle_timeout = self._send_delta, self._policy.idle_timeout
         with answer.settled(patience):
             async with patience:
                 start = self._opening(answer.attempt.target, answer.decoder.model)
-                await send(v1.StreamGenerateResponse(start=start))
-                for event in answer.sending():
-                    await send(event)
+                await self._send(v1.StreamGenerateResponse(start=start))
+                for delta in answer.sending():
+                    await send(delta)
                 patience.for_next_chunk(idle_timeout)
                 async for chunk in answer.more():
                     # A slow client must not make the upstream look idle.
@@ -157,13 +160,13 @@ class StreamLoop:
                     answer.read(chunk)
                     if pace is not None and answer.unsent:
                         pace.chunk(monotonic())
-                    for event in answer.sending():
-                        await send(event)
+                    for delta in answer.sending():
+                        await send(delta)
                     patience.for_next_chunk(idle_timeout)
                 if answer.end is None:
                     answer.finish(self._request)
-                    for event in answer.sending():
-                        await send(event)
+                    for delta in answer.sending():
+                        await send(delta)
         return answer.succeed()
 
     def _left(self) -> float:
@@ -214,11 +217,11 @@ class _Answer:
         for event, data in self._parser.feed(chunk):
             self.unsent += self.decoder.feed(event, data)
 
-    def sending(self) -> Iterator[v1.StreamGenerateResponse]:
-        """The unsent as events, each counted as sent when it is taken."""
+    def sending(self) -> Iterator[v1.StreamDelta]:
+        """The unsent, each counted as sent when it is taken."""
         for delta in self.unsent:
             self.sent_chars += delta.ByteSize()
-            yield v1.StreamGenerateResponse(delta=delta)
+            yield delta
         self.unsent.clear()
 
     def finish(self, request: v1.GenerateRequest) -> None:

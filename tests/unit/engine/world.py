@@ -114,8 +114,7 @@ class World:
         events: list[v1.StreamGenerateResponse] = []
 
         async def send(event: v1.StreamGenerateResponse | bytes) -> None:
-            assert isinstance(event, v1.StreamGenerateResponse)
-            events.append(event)
+            events.append(event_of(event))
 
         self.events = events
         await self.engine.stream_generate(self.call(request, patience), request, send)
@@ -129,3 +128,8 @@ def ask(**fields: object) -> v1.GenerateRequest:
     )
     request.MergeFrom(v1.GenerateRequest(**fields))  # type: ignore[arg-type]  # fields by name
     return request
+
+
+def event_of(event: v1.StreamGenerateResponse | bytes) -> v1.StreamGenerateResponse:
+    """An event as it was sent, serialised or not."""
+    return v1.StreamGenerateResponse.FromString(event) if isinstance(event, bytes) else event

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.plain_dialect import USAGE, Answer
 from tests.support.virtual_time import EPOCH, run
-from tests.unit.engine.world import SECRET, World, ask
+from tests.unit.engine.world import SECRET, World, ask, event_of
 from trunkline import v1
 from trunkline.admin import v1 as admin
 from trunkline_server.engine.attempt import Services
@@ -109,8 +109,7 @@ class Books:
         sent: list[v1.StreamGenerateResponse] = []
 
         async def send(event: v1.StreamGenerateResponse | bytes) -> None:
-            assert isinstance(event, v1.StreamGenerateResponse)
-            sent.append(event)
+            sent.append(event_of(event))
 
         call = self.call(request, "stream_generate", patience)
         await self.engine.stream_generate(call, request, send)
