@@ -122,6 +122,7 @@ class Call:
             bounds=self.bounds,
             treatment=self.treatment,
             served=self.served,
+            cache_status=self.cache_status,
         )
 
     def report(self) -> v1.CallReport:
