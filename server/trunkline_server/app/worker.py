@@ -23,7 +23,7 @@ from trunkline_server.app.caching import Caching, wanted
 from trunkline_server.app.credentials import Credentials
 from trunkline_server.app.identity import Identities
 from trunkline_server.app.privacy import PrivacyOffice
-from trunkline_server.app.quotas import Quotas
+from trunkline_server.app.quotas import Quotas, budgets_of, limits_of
 from trunkline_server.catalogue.prices import PriceBook
 from trunkline_server.clock import Clock
 from trunkline_server.engine.attempt import Services
@@ -161,6 +161,10 @@ class Worker:
         Nothing changes when it cannot be compiled: ConfigError is raised first.
         """
         try:
+            # What is put in force by itself, below, is tried here.
+            limits_of(settings)
+            budgets_of(settings)
+            self._identities.build_admin(settings)
             identity, access = self._identities.build(settings), build_access(settings)
             table = self._build(settings, self.engine.table.health)
         except ValueError as error:

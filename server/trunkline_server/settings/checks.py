@@ -113,7 +113,11 @@ def _admin(settings: Settings) -> Iterator[Complaint]:
         yield "server.admin_listen", "needs state.database, where the control plane keeps things"
     elif settings.admin.keys and settings.state.database is None:
         yield "admin.keys", "needs state.database, where the control plane keeps things"
-    callers = {key.hash: index for index, key in enumerate(settings.keys)}
+    callers = {
+        digest: index
+        for index, key in enumerate(settings.keys)
+        for digest in (key.hash, *(old.hash for old in key.retired))
+    }
     for index, key in enumerate(settings.admin.keys):
         if key.hash in callers:
             yield f"admin.keys[{index}].hash", f"is that of keys[{callers[key.hash]}] too"
