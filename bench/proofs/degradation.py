@@ -152,9 +152,8 @@ async def _case(stage: Stage, number: int, case: Case) -> _Found:
     scale = stage.options.scale
     name = f"degradation-{number}"
     sections = {key: dict(value) for key, value in case.sections.items()}
-    small_disk = case.fault is DISK_FULL
     async with (
-        surroundings(stage, name, small_disk=small_disk, **sections) as around,
+        surroundings(stage, name, case.fault, **sections) as around,
         around.world.router() as router,
     ):
         start_us = round(time.time() * 1e6)

@@ -101,11 +101,11 @@ DISK_FULL = Fault("disk full", _fill, _clear)
 
 @asynccontextmanager
 async def surroundings(
-    stage: Stage, name: str, *, small_disk: bool = False, **sections: dict[str, str]
+    stage: Stage, name: str, fault: Fault, **sections: dict[str, str]
 ) -> AsyncGenerator[Surroundings]:
-    """Servers of one case's own. `sections` are more of `state` and `ledger`.
+    """Servers for one fault. `sections` are more of `state` and `ledger`.
 
-    Raises BenchError where a small disk is wanted and cannot be mounted.
+    Raises BenchError where a small disk is needed and cannot be mounted.
     """
     folder = stage.folder(name)
     async with AsyncExitStack() as stack:
@@ -118,7 +118,7 @@ async def surroundings(
         proxy = await stack.enter_async_context(FaultProxy(redis.host, redis.port))
         ledger = dict(sections.get("ledger", {}))
         disk = None
-        if small_disk:
+        if fault is DISK_FULL:
             disk = folder / "disk"
             disk.mkdir()
             mount(disk)
@@ -128,7 +128,8 @@ async def surroundings(
             folder=folder,
             upstream=stage.upstream.address,
             database=postgres.dsn(),
-            redis=f"redis://{proxy.address}",
+            # The proxy shares this process with the callers, and is late when they are many.
+            redis=f"redis://{proxy.address}" if fault is REDIS_SLOW else redis.url,
             state=sections.get("state", {}),
             ledger=ledger,
         )

@@ -14,6 +14,7 @@ from tests.corpus import test_anthropic, test_gemini, test_openai
 from tests.perf import pii_figures
 from tests.support.corpus import corpus_dir, exchanges, read_jsonl
 from trunkline import v1
+from trunkline.admin import v1 as admin
 from trunkline.v1 import inference_service_pb2
 from trunkline_server.app import serve
 from trunkline_server.app.worker import DRAIN_NOTICE
@@ -266,6 +267,12 @@ def test_log_lines_are_those_of_the_code() -> None:
     events = [text for text in re.findall(r"`([^`]+)`", seen) if " " in text]
     assert len(events) > 6
     assert [text for text in events if f'"{text}"' not in source] == []
+
+
+def test_every_field_of_a_usage_event_has_a_place() -> None:
+    rows = rows_under("of each call and attempt", "fields")
+    named = [name for row in rows for name in re.findall(r"`(\w+)`", row[1])]
+    assert sorted(named) == sorted(field.name for field in admin.UsageEvent.DESCRIPTOR.fields)
 
 
 def test_make_targets_exist() -> None:
