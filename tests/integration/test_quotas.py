@@ -323,3 +323,42 @@ async def test_the_time_waited_is_told(tmp_path: Path, simulator: Simulator) -> 
     first, second = sorted((answer.timing for answer in answers), key=lambda each: each.queue_us)
     assert first.queue_us == 0
     assert 0 < second.queue_us < second.total_us
+
+
+def limited_vendor(folder: Path, upstream: str) -> Path:
+    path = Path(two_providers(folder, upstream, "models: {sim-large: {deployments: [d, e]}}"))
+    text = path.read_text()
+    path.write_text(
+        text.replace("provider: sim, model: sim-large,", "provider: sim, model: 'sim-large?rpm=1',")
+    )
+    return path
+
+
+async def test_a_vendors_own_limit_is_learnt_and_kept(tmp_path: Path, simulator: Simulator) -> None:
+    """The vendor admits one request a minute, and never has to refuse one."""
+    path = limited_vendor(tmp_path, simulator.url)
+    async with router_process("--config", str(path), env=ENV) as router:
+        answers = []
+        for _ in range(4):
+            answered, failures = await outcomes([router.address], 1)
+            assert failures == []
+            answers += answered
+        channel = channel_to(router.address)
+        stub = InferenceServiceStub(channel)
+        routed = await stub.Route(
+            v1.RouteRequest(model="sim-large", routing=v1.RoutingOptions(explain=True)),
+            metadata=BEARER,
+        )
+        await channel.close()
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                _, metrics = await router.get("/metrics")
+                if "trunkline_provider_quota_left{" in metrics:
+                    break
+                await asyncio.sleep(0.2)
+    assert [answer.provider for answer in answers] == ["sim"] + ["other"] * 3
+    assert all(len(answer.attempts) == 1 for answer in answers)
+    (excluded,) = [row for row in routed.candidates if row.deployment == "d"]
+    assert excluded.exclusion.reason == v1.EXCLUSION_REASON_QUOTA
+    assert excluded.exclusion.detail.startswith("its vendor said that its requests are used up")
+    assert 'trunkline_provider_quota_left{deployment="d",kind="requests"} 0.0' in metrics
