@@ -217,3 +217,28 @@ async def test_a_router_records_who_was_let_in_and_what_was_changed(
         [f"sound: {len(records)} entries", " 1 checkpoints compared"],
     )
     assert list(config.with_name("spool").iterdir()) == []
+
+
+async def test_workers_share_one_chain(
+    config: Path, trail: SqlAuditStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with router_process("--config", str(config), "--workers", "2") as router:
+        channels = [channel_to(router.address) for _ in range(8)]
+        calls = [
+            InferenceServiceStub(channel).Route(
+                v1.RouteRequest(model="large"), metadata=shows("team"), timeout=PATIENCE
+            )
+            for channel in channels
+            for _ in range(5)
+        ]
+        assert {await call.code() for call in calls} == {grpc.StatusCode.OK}
+        for channel in channels:
+            await channel.close()
+        router.send(signal.SIGTERM)
+        assert await router.process.wait() == 0
+    records = await entries(trail)
+    actions = [record.action for record in records]
+    assert actions.count("config.load") == 2
+    assert actions.count("inference.route") == 40
+    good = await said(capsys, ["verify", config])
+    assert (good.code, good.out.split(",")[0]) == (SOUND, f"sound: {len(records)} entries")
