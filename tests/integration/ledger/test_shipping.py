@@ -156,11 +156,38 @@ async def test_one_event_that_the_database_refuses_holds_no_other_up(
     assert {event.event_id for event in await kept(table)} == good
 
 
-async def write_on(ledger: Ledger, events: list[admin.UsageEvent], pause: float) -> None:
-    for event in events:
-        ledger.write(event.SerializeToString())
-        await ledger.journal.committed()
-        await asyncio.sleep(pause)
+class Writer:
+    """Writes events one by one, as calls would, and says how far it is."""
+
+    def __init__(self, ledger: Ledger, events: list[admin.UsageEvent]) -> None:
+        self._ledger = ledger
+        self._events = events
+        self._written = 0
+        self._moved = asyncio.Condition()
+
+    async def run(self) -> None:
+        """Writes all of them."""
+        for event in self._events:
+            self._ledger.write(event.SerializeToString())
+            await self._ledger.journal.committed()
+            async with self._moved:
+                self._written += 1
+                self._moved.notify_all()
+            # The shipper has its turn.
+            await asyncio.sleep(0)
+
+    async def reached(self, share: float) -> None:
+        """Returns once this share of them is written."""
+        async with self._moved:
+            await self._moved.wait_for(lambda: self._written >= share * len(self._events))
+
+
+async def failures(watch: Watch, count: int) -> None:
+    """Returns once batches have failed so often."""
+    async with asyncio.timeout(60):
+        # The shipper goes on by itself, and tells nobody but the watch.
+        while len(watch.all("ship_failed")) < count:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
 
 
 @pytest.mark.slow
@@ -175,12 +202,14 @@ async def test_a_postgres_that_is_killed_again_and_again_gets_every_event_once(
     ledger = Ledger(tmp_path, table, SystemClock(), watch, QUICK)
     ledger.start()
     events = seeded_events(8, 3000)
-    writing = asyncio.create_task(write_on(ledger, events, 0.0005))
-    for _ in range(5):
-        await asyncio.sleep(rng.random() * 0.3)
+    writer = Writer(ledger, events)
+    writing = asyncio.create_task(writer.run())
+    for moment in sorted(rng.uniform(0.0, 0.9) for _ in range(5)):
+        await writer.reached(moment)
         server.kill()
-        # Calls go on without the store.
-        await asyncio.sleep(rng.random() * 0.2)
+        # Calls go on without the store, and the shipper meets its absence.
+        await failures(watch, len(watch.all("ship_failed")) + 1)
+        await writer.reached(moment + 0.05)
         server.start()
     await writing
     await ledger.close(30.0)
@@ -207,13 +236,15 @@ async def test_a_cut_line_in_the_middle_of_a_batch_leaves_no_gap_and_no_twin(
         ledger = Ledger(tmp_path, table, SystemClock(), watch, QUICK)
         ledger.start()
         events = seeded_events(9, 1500)
-        writing = asyncio.create_task(write_on(ledger, events, 0.0005))
+        writer = Writer(ledger, events)
+        writing = asyncio.create_task(writer.run())
         rng = random.Random(9)
-        for _ in range(20):
-            await asyncio.sleep(rng.random() * 0.05)
+        for moment in sorted(rng.uniform(0.0, 0.9) for _ in range(20)):
+            await writer.reached(moment)
             proxy.cut()
         proxy.stall()
-        await asyncio.sleep(0.6)
+        # A statement that gets no answer has to run into its limit.
+        await failures(watch, len(watch.all("ship_failed")) + 1)
         proxy.flow()
         await writing
         await ledger.close(30.0)
@@ -233,7 +264,7 @@ async def test_an_error_that_nobody_foresaw_is_an_outage_and_no_loss(
     allow = "ALTER TABLE elsewhere RENAME TO usage_events"
     async with database.transaction() as transaction:
         await transaction.script(refuse)
-    await write_on(ledger, events, 0)
+    await Writer(ledger, events).run()
     assert not await ledger.shipper.ship()
     assert watch.all("ship_failed")
     async with database.transaction() as transaction:

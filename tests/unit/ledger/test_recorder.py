@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.plain_dialect import USAGE, Answer
-from tests.support.virtual_time import EPOCH, run
+from tests.support.virtual_time import EPOCH, VirtualClock, run
 from tests.unit.engine.world import SECRET, World, ask, event_of
 from trunkline import v1
 from trunkline.admin import v1 as admin
@@ -420,6 +420,47 @@ def test_two_recorders_never_give_one_id_twice() -> None:
         assert books.take()[0].event_id != again.take()[0].event_id
 
     with_books(lambda: Books({"alpha": [Answer()]}), main)
+
+
+class Adjusted(VirtualClock):
+    """A clock that somebody sets."""
+
+    set_by = 0.0
+
+    def wall(self) -> float:
+        return super().wall() + self.set_by
+
+
+@pytest.mark.parametrize("by", [-86_400.0, 86_400.0])
+def test_a_clock_that_is_set_during_a_call_spoils_neither_its_times_nor_its_id(by: float) -> None:
+    async def main() -> None:
+        books = Books({"alpha": [Answer(delay=2.0), Answer(delay=2.0)]})
+        clock = Adjusted()
+        events: list[admin.UsageEvent] = []
+
+        def write(raw: bytes) -> None:
+            events.append(admin.UsageEvent.FromString(raw))
+            if len(events) == 1:
+                # Between the attempt's end and its call's.
+                clock.set_by = by
+
+        for _ in range(2):
+            recorder = Recorder(write, clock, Origin())
+            world = books.world
+            services = Services(world.http, clock, recorder, world.budget, world.rng)
+            engine = Engine(services, world.table)
+            request = ask()
+            await engine.generate(books.call(request, "generate", 60.0), request)
+        for event in events:
+            assert event.duration_us == 2_000_000
+            assert event.end_time_unix_us - event.start_time_unix_us == event.duration_us
+        first, second = events[0], events[2]
+        assert events[1].start_time_unix_us == first.start_time_unix_us
+        assert second.start_time_unix_us - first.start_time_unix_us == micros(by + 2.0)
+        # A recorder that begins when the clock says so again gives no id twice.
+        assert len({event.event_id for event in events}) == 4
+
+    run(main)
 
 
 def test_no_secret_and_no_payload_is_in_any_event() -> None:
