@@ -179,7 +179,7 @@ def test_without_rules_of_providers_no_first_attempt_is_asked_for() -> None:
     async def main(world: Gated) -> None:
         request = v1.GenerateRequest(model="large", config=FIVE)
         call = world.call(request)
-        course = world.engine._plan(call, Query("large"))
+        course = world.engine._work.plan_for(call, Query("large"))
         admission = world.engine._services.admission
         assert admission is not None
         call.grant = await admission.admit(call, course.plan)
