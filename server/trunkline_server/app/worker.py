@@ -183,7 +183,7 @@ class Worker:
         self._servicer.access = access
         self._servicer.callers = build_callers(settings)
         self._identities.adopt(settings)
-        self._servicer.max_request_bytes = settings.server.max_request_bytes
+        self._servicer.limit_requests(settings.server.max_request_bytes)
         self._servicer.max_concurrent_calls = settings.server.max_concurrent_calls
         self._servicer.default_deadline = settings.server.default_deadline
         for tell in self._reloaded:
