@@ -14,10 +14,10 @@ from opentelemetry.trace import NoOpTracerProvider, TracerProvider
 
 from trunkline_server.clock import Clock
 from trunkline_server.errors import TrunklineError
-from trunkline_server.governance.access import Access
-from trunkline_server.governance.identity import Identity
-from trunkline_server.governance.keys import Key, KeyRing, digest_of
-from trunkline_server.governance.roles import Grant, Role, Roles
+from trunkline_server.governance.access.access import Access
+from trunkline_server.governance.access.roles import Grant, Role, Roles
+from trunkline_server.governance.identity.identity import Identity
+from trunkline_server.governance.identity.keys import Key, KeyRing, digest_of
 from trunkline_server.rpc.admin.gate import AccessGate
 from trunkline_server.rpc.admin.handlers import Reception
 from trunkline_server.rpc.admin.ports import Trail

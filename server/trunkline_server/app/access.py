@@ -2,13 +2,13 @@
 
 from dataclasses import fields
 
-from trunkline_server.governance.access import Access, TenantRules
+from trunkline_server.governance.access.access import Access, TenantRules
+from trunkline_server.governance.access.bindings import Binding
+from trunkline_server.governance.access.policies import Conditions, Effect, Policies, Policy
+from trunkline_server.governance.access.roles import Grant, Role, Roles
+from trunkline_server.governance.access.schedule import DAYS, Window
+from trunkline_server.governance.access.tiers import Tier
 from trunkline_server.governance.addresses import Callers, Networks
-from trunkline_server.governance.bindings import Binding
-from trunkline_server.governance.policies import Conditions, Effect, Policies, Policy
-from trunkline_server.governance.roles import Grant, Role, Roles
-from trunkline_server.governance.schedule import DAYS, Window
-from trunkline_server.governance.tiers import Tier
 from trunkline_server.settings import (
     AccessPolicySettings,
     BindingSettings,

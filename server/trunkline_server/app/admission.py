@@ -6,9 +6,9 @@ from dataclasses import replace
 from trunkline import v1
 from trunkline_server.clock import Clock
 from trunkline_server.engine.call import Call
-from trunkline_server.governance.governor import Governor, Grant
-from trunkline_server.governance.principal import Principal
-from trunkline_server.governance.rules import Demand
+from trunkline_server.governance.identity.principal import Principal
+from trunkline_server.governance.quotas.governor import Governor, Grant
+from trunkline_server.governance.quotas.rules import Demand
 from trunkline_server.routing.plan import Plan
 from trunkline_server.routing.snapshot import Deployment
 

@@ -5,7 +5,7 @@ from trunkline_server.cache.affinity import BLOCK_TOKENS, PrefixAffinity, prefix
 from trunkline_server.cache.key import scope_of
 from trunkline_server.clock import Clock
 from trunkline_server.engine.call import Call
-from trunkline_server.governance.principal import Principal
+from trunkline_server.governance.identity.principal import Principal
 from trunkline_server.routing.warm import Warmth
 from trunkline_server.settings import PrefixAffinitySettings
 

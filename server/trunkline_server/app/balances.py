@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from trunkline import v1
 from trunkline_server.errors import TrunklineError
-from trunkline_server.governance.governor import Governor
-from trunkline_server.governance.ports import CountersUnavailableError
+from trunkline_server.governance.quotas.governor import Governor
+from trunkline_server.governance.quotas.ports import CountersUnavailableError
 from trunkline_server.rpc.admin.ports import Balance
 
 

@@ -14,7 +14,7 @@ from trunkline_server.clock import Clock
 from trunkline_server.engine.call import Call
 from trunkline_server.engine.ports import Caller
 from trunkline_server.errors import TrunklineError
-from trunkline_server.governance.principal import Principal
+from trunkline_server.governance.identity.principal import Principal
 from trunkline_server.ledger.journal import JournalOptions
 from trunkline_server.ledger.ledger import Ledger, LedgerOptions
 from trunkline_server.ledger.recorder import NO_FACTS, CallFacts, Origin, Owner, Recorder

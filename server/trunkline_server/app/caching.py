@@ -24,7 +24,7 @@ from trunkline_server.clock import Clock
 from trunkline_server.engine import ports
 from trunkline_server.engine.call import Call
 from trunkline_server.engine.table import Table
-from trunkline_server.governance.principal import Principal
+from trunkline_server.governance.identity.principal import Principal
 from trunkline_server.routing.lru import Lru
 from trunkline_server.routing.pools import in_scope
 from trunkline_server.routing.query import Query

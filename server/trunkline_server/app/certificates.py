@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from trunkline_server.app.access import networks_of
-from trunkline_server.governance.certificates import CertificateRule, Certificates
+from trunkline_server.governance.identity.certificates import CertificateRule, Certificates
 from trunkline_server.settings import CertificateSettings
 
 _NAMES: Mapping[str, Literal["uri", "dns", "subject"]] = {

@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING
 
 from trunkline_server.app.access import networks_of
 from trunkline_server.clock import Clock
-from trunkline_server.governance.identity import Identity
-from trunkline_server.governance.keys import Key, KeyRing, LastUsed, RetiredSecret
+from trunkline_server.governance.identity.identity import Identity
+from trunkline_server.governance.identity.keys import Key, KeyRing, LastUsed, RetiredSecret
 from trunkline_server.settings import CertificateSettings, KeySettings, Settings
 from trunkline_server.telemetry.issuers import IssuerLog
 from trunkline_server.upstream.http import HttpClient
 
 if TYPE_CHECKING:
     from trunkline_server.app.issuers import Issuers
-    from trunkline_server.governance.certificates import Certificates
+    from trunkline_server.governance.identity.certificates import Certificates
 
 
 class Identities:

@@ -7,9 +7,9 @@ from trunkline import v1
 from trunkline_server.app.access import networks_of
 from trunkline_server.clock import Clock
 from trunkline_server.errors import TrunklineError
-from trunkline_server.governance.claims import ClaimMap
-from trunkline_server.governance.issuers import IssuerEndpoint, IssuerKeys, IssuerWatch
-from trunkline_server.governance.tokens import Issuer, TokenPolicy, Tokens
+from trunkline_server.governance.identity.claims import ClaimMap
+from trunkline_server.governance.identity.issuers import IssuerEndpoint, IssuerKeys, IssuerWatch
+from trunkline_server.governance.identity.tokens import Issuer, TokenPolicy, Tokens
 from trunkline_server.settings import IssuerSettings
 from trunkline_server.upstream.http import HttpClient, HttpRequest
 
@@ -68,7 +68,7 @@ class Issuers:
         return keys
 
     async def _fetch(self, url: str) -> bytes:
-        """A governance.issuers.Fetch; its caller bounds the time of the whole."""
+        """A governance.identity.issuers.Fetch; its caller bounds the time of the whole."""
         request = HttpRequest(
             "GET",
             url,

@@ -8,9 +8,9 @@ from trunkline_server.app.balances import BudgetBalances
 from trunkline_server.app.bookkeeping import Books
 from trunkline_server.app.spending import LedgerSums
 from trunkline_server.clock import Clock
-from trunkline_server.governance.governor import Governor
-from trunkline_server.governance.outage import OutageModes
-from trunkline_server.governance.rules import Budget, Limit, Measure, Mode, OnOutage, Period
+from trunkline_server.governance.quotas.governor import Governor
+from trunkline_server.governance.quotas.outage import OutageModes
+from trunkline_server.governance.quotas.rules import Budget, Limit, Measure, Mode, OnOutage, Period
 from trunkline_server.settings import ConfigError, Problem, Settings
 from trunkline_server.telemetry.metrics import Metrics
 from trunkline_server.telemetry.quotas import QuotaLog

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from trunkline.admin import v1 as admin
-from trunkline_server.governance.compiled import matches
+from trunkline_server.governance.quotas.compiled import matches
 from trunkline_server.ledger.queries import Dimension, UsageFilter, UsageQuery, UsageRow
 from trunkline_server.store.usage_sql import UsageTable
 
@@ -22,7 +22,7 @@ _MICROSECONDS = 1e6
 
 
 class LedgerSums:
-    """The ledger's sums; a governance.ports.SpendSource."""
+    """The ledger's sums; a governance.quotas.ports.SpendSource."""
 
     def __init__(self, usage: UsageTable) -> None:
         self._usage = usage
@@ -37,8 +37,8 @@ class LedgerSums:
         *,
         match: Mapping[str, Sequence[str]],
     ) -> list[int]:
-        """As governance.ports.SpendSource. Spend at a provider is that of attempts, any other
-        that of calls."""
+        """As governance.quotas.ports.SpendSource. Spend at a provider is that of attempts, any
+        other that of calls."""
         of_attempts = scope == "provider" or "provider" in match
         group_by = [dimension for name in match for dimension in _KEPT[name]]
         # Rolling windows have equal steps, which begin at multiples of themselves.

@@ -31,7 +31,7 @@ from trunkline_server.engine.budget import RetryBudget
 from trunkline_server.engine.engine import Engine
 from trunkline_server.engine.probe import Prober
 from trunkline_server.engine.table import Table
-from trunkline_server.governance.identity import Identity
+from trunkline_server.governance.identity.identity import Identity
 from trunkline_server.routing.health import HealthTable
 from trunkline_server.rpc.inference import InferenceServicer
 from trunkline_server.rpc.server import RpcServer

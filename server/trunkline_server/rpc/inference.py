@@ -14,13 +14,13 @@ from trunkline_server.clock import Clock
 from trunkline_server.engine.call import Call
 from trunkline_server.engine.engine import Engine
 from trunkline_server.errors import TrunklineError
-from trunkline_server.governance.access import Access, Permit
+from trunkline_server.governance.access.access import Access, Permit
+from trunkline_server.governance.access.roles import INFERENCE
 from trunkline_server.governance.addresses import Callers
 from trunkline_server.governance.audit.decisions import DecisionAudit
-from trunkline_server.governance.identity import Identity
-from trunkline_server.governance.pending import KeysPendingError
-from trunkline_server.governance.principal import Principal
-from trunkline_server.governance.roles import INFERENCE
+from trunkline_server.governance.identity.identity import Identity
+from trunkline_server.governance.identity.pending import KeysPendingError
+from trunkline_server.governance.identity.principal import Principal
 from trunkline_server.rpc.faults import abort
 from trunkline_server.rpc.metadata import (
     CallMetadata,

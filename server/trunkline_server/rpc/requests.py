@@ -8,7 +8,7 @@ from trunkline import v1
 from trunkline_server.engine.call import Call
 from trunkline_server.engine.questions import Question, Questions
 from trunkline_server.errors import invalid
-from trunkline_server.governance.principal import Principal
+from trunkline_server.governance.identity.principal import Principal
 from trunkline_server.routing.lru import Lru
 from trunkline_server.rpc.validation import validate_generate, validate_route
 

@@ -9,7 +9,7 @@ from trunkline_server.engine.call import Call
 from trunkline_server.errors import TrunklineError
 from trunkline_server.governance.addresses import Callers, IpAddress
 from trunkline_server.governance.audit.decisions import DecisionAudit
-from trunkline_server.governance.principal import Principal
+from trunkline_server.governance.identity.principal import Principal
 from trunkline_server.rpc.metadata import read_forwarded_for
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -57,13 +57,13 @@ class Ticket:
         return "" if self.caller is None else self.caller.name
 
     def address(self) -> IpAddress | None:
-        """As governance.access.Facts."""
+        """As governance.access.access.Facts."""
         context = self.context
         forwarded = read_forwarded_for(context.invocation_metadata())
         return self._callers.address(context.peer(), forwarded)
 
     def label(self, name: str) -> str:
-        """As governance.access.Facts."""
+        """As governance.access.access.Facts."""
         return "" if self.request is None else self.request.context.labels.get(name, "")
 
     def report(self) -> v1.CallReport | None:

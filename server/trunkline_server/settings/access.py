@@ -10,7 +10,8 @@ from trunkline_server.settings.records import list_of, record
 from trunkline_server.settings.values import Context
 from trunkline_server.settings.yaml_source import Node
 
-# Roles that are there without being configured; governance.roles.BUILT_IN says what they permit.
+# Roles that are there without being configured; governance.access.roles.BUILT_IN says what they
+# permit.
 BUILT_IN_ROLES = ("caller", "viewer", "auditor", "admin")
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")

@@ -17,7 +17,7 @@ from trunkline_server.settings.yaml_source import Node
 # Fields of a caller that one text fills, and that several do; governance.claims says the same.
 TEXT_FIELDS = ("name", "tenant", "project", "user", "service", "tier")
 LIST_FIELDS = ("roles", "scopes")
-# What tokens may be signed by; governance.jwks.ALGORITHMS says the same.
+# What tokens may be signed by; governance.identity.jwks.ALGORITHMS says the same.
 ALGORITHMS = (
     *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
     *("ES256", "ES384", "ES512", "EdDSA"),

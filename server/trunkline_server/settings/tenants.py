@@ -6,7 +6,7 @@ from typing import Annotated
 from trunkline_server.settings import values as read
 from trunkline_server.settings.networks import cidrs
 
-# What a tier may withhold; governance.tiers.FEATURES says the same.
+# What a tier may withhold; governance.access.tiers.FEATURES says the same.
 FEATURES = (
     "streaming",
     "tools",

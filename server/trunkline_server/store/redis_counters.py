@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from redis.exceptions import ResponseError
 
-from trunkline_server.governance.ports import (
+from trunkline_server.governance.quotas.ports import (
     Admission,
     Claim,
     CountersRefusedError,

@@ -1,4 +1,4 @@
-"""How fetching the keys of issuers goes; a governance.issuers.IssuerWatch."""
+"""How fetching the keys of issuers goes; a governance.identity.issuers.IssuerWatch."""
 
 import structlog
 

@@ -1,4 +1,4 @@
-"""What operators should know of limits and budgets; a governance.ports.Audience."""
+"""What operators should know of limits and budgets; a governance.quotas.ports.Audience."""
 
 import structlog
 

@@ -18,7 +18,7 @@ from tests.support.postgres_server import PostgresServer
 from trunkline import v1
 from trunkline_server.clock import SystemClock
 from trunkline_server.errors import TrunklineError
-from trunkline_server.governance.access import Access
+from trunkline_server.governance.access.access import Access
 from trunkline_server.governance.addresses import IpAddress
 from trunkline_server.governance.audit.chain import Act, linking
 from trunkline_server.governance.audit.checkpoints import CheckpointFile, read_checkpoints
@@ -27,7 +27,7 @@ from trunkline_server.governance.audit.ports import Link, Record
 from trunkline_server.governance.audit.spool import Spool
 from trunkline_server.governance.audit.verify import verify
 from trunkline_server.governance.audit.writer import AuditWriter, WriterOptions
-from trunkline_server.governance.principal import Kind, Principal
+from trunkline_server.governance.identity.principal import Kind, Principal
 from trunkline_server.store.address import open_database
 from trunkline_server.store.audit import SqlAuditStore
 from trunkline_server.store.database import Limits

@@ -11,10 +11,10 @@ from tests.support.authority import Authority, Leaf
 from trunkline import v1
 from trunkline_server.errors import TrunklineError
 from trunkline_server.governance.addresses import address_of_peer
-from trunkline_server.governance.certificates import CertificateRule, Certificates
-from trunkline_server.governance.identity import Identity
-from trunkline_server.governance.keys import Key, KeyRing, digest_of
-from trunkline_server.governance.principal import Kind, Principal
+from trunkline_server.governance.identity.certificates import CertificateRule, Certificates
+from trunkline_server.governance.identity.identity import Identity
+from trunkline_server.governance.identity.keys import Key, KeyRing, digest_of
+from trunkline_server.governance.identity.principal import Kind, Principal
 
 SPIFFE = CertificateRule(
     rule="mesh",

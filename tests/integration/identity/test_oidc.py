@@ -11,11 +11,11 @@ from tests.support.oidc import OidcServer, SigningKey, claims_of
 from trunkline import v1
 from trunkline_server.clock import SystemClock
 from trunkline_server.errors import TrunklineError
-from trunkline_server.governance.identity import Identity
-from trunkline_server.governance.issuers import IssuerEndpoint, IssuerKeys
-from trunkline_server.governance.keys import Key, KeyRing, new_key
-from trunkline_server.governance.principal import Kind, Principal
-from trunkline_server.governance.tokens import Issuer, TokenPolicy, Tokens
+from trunkline_server.governance.identity.identity import Identity
+from trunkline_server.governance.identity.issuers import IssuerEndpoint, IssuerKeys
+from trunkline_server.governance.identity.keys import Key, KeyRing, new_key
+from trunkline_server.governance.identity.principal import Kind, Principal
+from trunkline_server.governance.identity.tokens import Issuer, TokenPolicy, Tokens
 
 RSA = SigningKey.new("rsa-1", "RS256")
 EC = SigningKey.new("ec-1", "ES256")

@@ -9,9 +9,9 @@ from tests.integration.ledger.seeded import DAY_US, START_US, TENANTS, seeded_ev
 from tests.unit.governance.world import SetClock
 from trunkline.admin import v1 as admin
 from trunkline_server.app.spending import LedgerSums
-from trunkline_server.governance.periods import Calendar, seed_starts
-from trunkline_server.governance.rules import Budget, Period
-from trunkline_server.governance.seeding import Seeds
+from trunkline_server.governance.quotas.periods import Calendar, seed_starts
+from trunkline_server.governance.quotas.rules import Budget, Period
+from trunkline_server.governance.quotas.seeding import Seeds
 from trunkline_server.store.usage_sql import UsageTable
 
 EVENTS = seeded_events(17, 2000)

@@ -7,11 +7,11 @@ from contextlib import asynccontextmanager
 from tests.unit.governance.world import Heard
 from trunkline_server.clock import SystemClock
 from trunkline_server.errors import TrunklineError
-from trunkline_server.governance.governor import Governor, Grant
-from trunkline_server.governance.leases import LeasePolicy
-from trunkline_server.governance.outage import OutageModes
-from trunkline_server.governance.ports import SpendSource
-from trunkline_server.governance.rules import Budget, Demand, Limit
+from trunkline_server.governance.quotas.governor import Governor, Grant
+from trunkline_server.governance.quotas.leases import LeasePolicy
+from trunkline_server.governance.quotas.outage import OutageModes
+from trunkline_server.governance.quotas.ports import SpendSource
+from trunkline_server.governance.quotas.rules import Budget, Demand, Limit
 from trunkline_server.store.redis import ChannelPolicy, RedisClient
 from trunkline_server.store.redis_counters import RedisCounters
 

@@ -5,8 +5,8 @@ import pytest
 from tests.integration.redis.replicas import Replica, replicas
 from tests.integration.redis.test_governor import budget, drained
 from tests.unit.governance.world import demand
-from trunkline_server.governance.leases import LeasePolicy
-from trunkline_server.governance.rules import Mode, Period
+from trunkline_server.governance.quotas.leases import LeasePolicy
+from trunkline_server.governance.quotas.rules import Mode, Period
 
 
 async def told(one: Replica, name: str = "b") -> dict[tuple[str, str], tuple[int, int]]:

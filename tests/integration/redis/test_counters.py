@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.redis_server import RedisServer
 from tests.support.redis_time import let_pass
-from trunkline_server.governance.ports import (
+from trunkline_server.governance.quotas.ports import (
     NEVER,
     PERIOD_END,
     UNKNOWN,

@@ -13,9 +13,9 @@ from tests.support.redis_server import RedisCluster, RedisServer
 from tests.unit.governance.world import demand
 from trunkline import v1
 from trunkline_server.errors import TrunklineError
-from trunkline_server.governance.leases import LeasePolicy
-from trunkline_server.governance.outage import OutageModes
-from trunkline_server.governance.rules import Budget, Limit, Measure, Mode, OnOutage, Period
+from trunkline_server.governance.quotas.leases import LeasePolicy
+from trunkline_server.governance.quotas.outage import OutageModes
+from trunkline_server.governance.quotas.rules import Budget, Limit, Measure, Mode, OnOutage, Period
 from trunkline_server.store.redis import ChannelPolicy
 
 CAP = 1_000_000

@@ -12,9 +12,9 @@ from tests.support.redis_server import RedisServer
 from tests.unit.governance.world import demand
 from trunkline import v1
 from trunkline_server.errors import TrunklineError
-from trunkline_server.governance.governor import Grant
-from trunkline_server.governance.outage import OutageModes
-from trunkline_server.governance.rules import Budget, Limit, Measure, Mode, OnOutage
+from trunkline_server.governance.quotas.governor import Grant
+from trunkline_server.governance.quotas.outage import OutageModes
+from trunkline_server.governance.quotas.rules import Budget, Limit, Measure, Mode, OnOutage
 from trunkline_server.store.redis import ChannelPolicy
 
 BRISK = ChannelPolicy(timeout=0.2, connect_timeout=1.0, failures=3, retry_seconds=0.05)

@@ -12,9 +12,9 @@ from tests.integration.redis.test_governor import budget, limit, until
 from tests.support.redis_server import RedisCluster, RedisSentinel, RedisServer
 from tests.unit.governance.world import demand
 from trunkline_server.errors import TrunklineError
-from trunkline_server.governance.governor import Grant
-from trunkline_server.governance.outage import OutageModes
-from trunkline_server.governance.rules import Budget, Limit, Measure, OnOutage
+from trunkline_server.governance.quotas.governor import Grant
+from trunkline_server.governance.quotas.outage import OutageModes
+from trunkline_server.governance.quotas.rules import Budget, Limit, Measure, OnOutage
 from trunkline_server.store.cache_redis import RedisAnswers
 from trunkline_server.store.redis import ChannelPolicy, RedisClient
 

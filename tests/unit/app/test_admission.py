@@ -16,8 +16,8 @@ from trunkline_server.app.quotas import Quotas
 from trunkline_server.engine.budget import RetryBudget
 from trunkline_server.engine.engine import Engine
 from trunkline_server.errors import TrunklineError
-from trunkline_server.governance.governor import Governor
-from trunkline_server.governance.rules import Budget, Limit, Measure
+from trunkline_server.governance.quotas.governor import Governor
+from trunkline_server.governance.quotas.rules import Budget, Limit, Measure
 from trunkline_server.routing.query import Query
 from trunkline_server.routing.snapshot import AttemptPolicy, HedgePolicy
 

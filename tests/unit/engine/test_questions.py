@@ -15,7 +15,7 @@ from trunkline_server.engine.engine import Engine
 from trunkline_server.engine.questions import Question
 from trunkline_server.engine.table import Table
 from trunkline_server.errors import TrunklineError
-from trunkline_server.governance.principal import ANONYMOUS, Kind, Principal
+from trunkline_server.governance.identity.principal import ANONYMOUS, Kind, Principal
 from trunkline_server.routing.health import HealthTable
 from trunkline_server.routing.snapshot import Route, Snapshot
 from trunkline_server.upstream.http import HttpClient

@@ -9,13 +9,13 @@ import pytest
 
 from trunkline import v1
 from trunkline_server.errors import TrunklineError
-from trunkline_server.governance.access import Access, Permit, TenantRules
+from trunkline_server.governance.access.access import Access, Permit, TenantRules
+from trunkline_server.governance.access.policies import Conditions, Effect, Policies, Policy
+from trunkline_server.governance.access.roles import Grant, Role, Roles
+from trunkline_server.governance.access.schedule import Window
+from trunkline_server.governance.access.tiers import Tier
 from trunkline_server.governance.addresses import IpAddress, Networks
-from trunkline_server.governance.policies import Conditions, Effect, Policies, Policy
-from trunkline_server.governance.principal import Kind, Principal
-from trunkline_server.governance.roles import Grant, Role, Roles
-from trunkline_server.governance.schedule import Window
-from trunkline_server.governance.tiers import Tier
+from trunkline_server.governance.identity.principal import Kind, Principal
 
 # A Wednesday, 2026-01-07, at noon UTC.
 NOON = 1_767_787_200.0

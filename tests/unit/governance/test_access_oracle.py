@@ -10,11 +10,11 @@ from typing import Any
 
 from tests.unit.governance.test_access import GENERATE, NOON, ROWS, Facts, Row, someone
 from trunkline_server.errors import TrunklineError
-from trunkline_server.governance.access import Access
-from trunkline_server.governance.policies import Conditions, Effect, Policies, Policy
-from trunkline_server.governance.roles import Grant, Role, Roles
-from trunkline_server.governance.schedule import DAYS, Window
-from trunkline_server.governance.tiers import Tier
+from trunkline_server.governance.access.access import Access
+from trunkline_server.governance.access.policies import Conditions, Effect, Policies, Policy
+from trunkline_server.governance.access.roles import Grant, Role, Roles
+from trunkline_server.governance.access.schedule import DAYS, Window
+from trunkline_server.governance.access.tiers import Tier
 
 Condition = dict[str, Any]
 

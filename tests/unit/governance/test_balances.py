@@ -1,9 +1,9 @@
 """What budgets have left, as this process tells it."""
 
 from tests.unit.governance.world import DAY, MARCH, SetClock, admit, demand, governor
-from trunkline_server.governance.balances import Balance
-from trunkline_server.governance.governor import Governor
-from trunkline_server.governance.rules import Budget, Period
+from trunkline_server.governance.quotas.balances import Balance
+from trunkline_server.governance.quotas.governor import Governor
+from trunkline_server.governance.quotas.rules import Budget, Period
 
 
 async def listed(

@@ -10,12 +10,12 @@ import pytest
 from tests.unit.governance.world import DAY, MARCH, Heard, SetClock, admit, demand, governor, refuse
 from trunkline import v1
 from trunkline_server.errors import TrunklineError
-from trunkline_server.governance.budgets import SpendGate
-from trunkline_server.governance.gates import DRY
-from trunkline_server.governance.governor import Governor, Grant
-from trunkline_server.governance.outage import OutageModes
-from trunkline_server.governance.ports import NEVER
-from trunkline_server.governance.rules import MAX_NANOS, Budget, OnOutage, Period
+from trunkline_server.governance.quotas.budgets import SpendGate
+from trunkline_server.governance.quotas.gates import DRY
+from trunkline_server.governance.quotas.governor import Governor, Grant
+from trunkline_server.governance.quotas.outage import OutageModes
+from trunkline_server.governance.quotas.ports import NEVER
+from trunkline_server.governance.quotas.rules import MAX_NANOS, Budget, OnOutage, Period
 
 SUBJECT = ("t1", "t1")
 

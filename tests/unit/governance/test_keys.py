@@ -10,7 +10,7 @@ from trunkline import v1
 from trunkline_server.__main__ import main
 from trunkline_server.errors import TrunklineError
 from trunkline_server.governance.addresses import Networks
-from trunkline_server.governance.keys import (
+from trunkline_server.governance.identity.keys import (
     Key,
     KeyRing,
     LastUsed,
@@ -18,7 +18,7 @@ from trunkline_server.governance.keys import (
     digest_of,
     new_key,
 )
-from trunkline_server.governance.principal import ANONYMOUS, Kind, Principal
+from trunkline_server.governance.identity.principal import ANONYMOUS, Kind, Principal
 
 TEAM_KEY = Key("team", digest_of("tk_team"), models=("gpt-*", "openai/*"), routes=("cheap",))
 GONE = Key("gone", digest_of("tk_gone"), expires=100.0)

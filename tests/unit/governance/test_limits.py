@@ -8,7 +8,7 @@ import pytest
 from tests.unit.governance.world import SetClock, admit, demand, governor, refuse
 from trunkline import v1
 from trunkline_server.errors import TrunklineError
-from trunkline_server.governance.rules import Demand, Limit, Measure
+from trunkline_server.governance.quotas.rules import Demand, Limit, Measure
 
 
 def limit(name: str = "l", measure: Measure = Measure.REQUESTS, **changes: object) -> Limit:

@@ -15,11 +15,11 @@ from tests.support.oidc import SigningKey, claims_of, jwks
 from tests.support.virtual_time import EPOCH, VirtualClock, run
 from trunkline import v1
 from trunkline_server.errors import TrunklineError
-from trunkline_server.governance.claims import ClaimMap
-from trunkline_server.governance.issuers import IssuerEndpoint, IssuerKeys
-from trunkline_server.governance.pending import KeysPendingError
-from trunkline_server.governance.principal import Kind, Principal
-from trunkline_server.governance.tokens import Issuer, TokenPolicy, Tokens
+from trunkline_server.governance.identity.claims import ClaimMap
+from trunkline_server.governance.identity.issuers import IssuerEndpoint, IssuerKeys
+from trunkline_server.governance.identity.pending import KeysPendingError
+from trunkline_server.governance.identity.principal import Kind, Principal
+from trunkline_server.governance.identity.tokens import Issuer, TokenPolicy, Tokens
 
 ISSUER = "https://id.example"
 KEYS_URI = "https://id.example/keys"

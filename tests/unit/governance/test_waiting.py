@@ -9,8 +9,8 @@ from tests.support.virtual_time import VirtualClock, run
 from tests.unit.governance.world import Heard, demand
 from trunkline import v1
 from trunkline_server.errors import TrunklineError
-from trunkline_server.governance.governor import Governor, Grant
-from trunkline_server.governance.rules import Demand, Limit, Measure
+from trunkline_server.governance.quotas.governor import Governor, Grant
+from trunkline_server.governance.quotas.rules import Demand, Limit, Measure
 
 
 def door(*limits: Limit) -> Governor:

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from trunkline_server.errors import TrunklineError
-from trunkline_server.governance.governor import Governor, Grant
-from trunkline_server.governance.rules import Budget, Demand, Limit
+from trunkline_server.governance.quotas.governor import Governor, Grant
+from trunkline_server.governance.quotas.rules import Budget, Demand, Limit
 
 # 2026-03-01T00:00:00Z.
 MARCH = 1_772_323_200.0

@@ -3,12 +3,12 @@
 from pathlib import Path
 from textwrap import dedent
 
-from trunkline_server.governance.certificates import FIELDS
-from trunkline_server.governance.claims import LIST_FIELDS, TEXT_FIELDS
-from trunkline_server.governance.jwks import ALGORITHMS
-from trunkline_server.governance.roles import BUILT_IN
-from trunkline_server.governance.schedule import DAYS
-from trunkline_server.governance.tiers import FEATURES
+from trunkline_server.governance.access.roles import BUILT_IN
+from trunkline_server.governance.access.schedule import DAYS
+from trunkline_server.governance.access.tiers import FEATURES
+from trunkline_server.governance.identity.certificates import FIELDS
+from trunkline_server.governance.identity.claims import LIST_FIELDS, TEXT_FIELDS
+from trunkline_server.governance.identity.jwks import ALGORITHMS
 from trunkline_server.settings import (
     AccessPolicySettings,
     BindingSettings,

@@ -3,7 +3,7 @@
 from trunkline import v1
 from trunkline_server.engine.call import Call
 from trunkline_server.engine.ports import NullObserver
-from trunkline_server.governance.principal import ANONYMOUS
+from trunkline_server.governance.identity.principal import ANONYMOUS
 from trunkline_server.telemetry.observers import Observers
 
 

@@ -6,10 +6,10 @@ from typing import Literal
 
 from trunkline_server.clock import Clock
 from trunkline_server.errors import TrunklineError
-from trunkline_server.governance.access import Facts
+from trunkline_server.governance.access.access import Facts
 from trunkline_server.governance.audit.chain import Act
 from trunkline_server.governance.audit.writer import AuditWriter
-from trunkline_server.governance.principal import Principal
+from trunkline_server.governance.identity.principal import Principal
 
 Level = Literal["none", "denied", "all"]
 

@@ -1,9 +1,9 @@
 """The gate by the router's own identities and access rules."""
 
 from trunkline_server.clock import Clock
-from trunkline_server.governance.access import Access
+from trunkline_server.governance.access.access import Access
 from trunkline_server.governance.addresses import Callers, IpAddress
-from trunkline_server.governance.identity import Identity
+from trunkline_server.governance.identity.identity import Identity
 from trunkline_server.rpc.admin.ports import Context, Visitor
 from trunkline_server.rpc.metadata import read_authorization, read_forwarded_for
 

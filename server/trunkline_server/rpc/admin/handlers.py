@@ -15,7 +15,7 @@ from trunkline import v1
 from trunkline_server.clock import Clock
 from trunkline_server.errors import TrunklineError, invalid
 from trunkline_server.governance.addresses import Callers
-from trunkline_server.governance.principal import Kind, Principal
+from trunkline_server.governance.identity.principal import Kind, Principal
 from trunkline_server.rpc.admin.calls import Call
 from trunkline_server.rpc.admin.gate import PeerFacts
 from trunkline_server.rpc.admin.ports import Context, Gate, Trail, Visitor, Watch

@@ -9,7 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from trunkline.admin import v1 as admin
 from trunkline_server.errors import invalid
-from trunkline_server.governance.keys import NewKey, new_key
+from trunkline_server.governance.identity.keys import NewKey, new_key
 from trunkline_server.rpc.admin.calls import Call
 from trunkline_server.rpc.admin.crud import crud, given
 from trunkline_server.rpc.admin.handlers import Methods

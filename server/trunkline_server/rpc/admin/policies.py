@@ -7,9 +7,9 @@ from ipaddress import ip_address
 from trunkline import v1
 from trunkline.admin import v1 as admin
 from trunkline_server.errors import TrunklineError, invalid
-from trunkline_server.governance.access import Access
+from trunkline_server.governance.access.access import Access
 from trunkline_server.governance.addresses import IpAddress, Networks
-from trunkline_server.governance.principal import Kind, Principal
+from trunkline_server.governance.identity.principal import Kind, Principal
 from trunkline_server.rpc.admin.calls import Call
 from trunkline_server.rpc.admin.crud import crud
 from trunkline_server.rpc.admin.handlers import Methods

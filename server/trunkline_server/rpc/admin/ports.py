@@ -15,11 +15,11 @@ import grpc
 from trunkline import v1
 from trunkline.admin import v1 as admin
 from trunkline_server.errors import TrunklineError
-from trunkline_server.governance.access import Facts
+from trunkline_server.governance.access.access import Facts
 from trunkline_server.governance.audit.chain import Act
 from trunkline_server.governance.audit.checkpoints import Checkpoint
 from trunkline_server.governance.audit.ports import Head
-from trunkline_server.governance.principal import Principal
+from trunkline_server.governance.identity.principal import Principal
 
 Context = grpc.aio.ServicerContext[Any, Any]
 # A resource's fields as the configuration file has them, without its name: what JSON can hold.

@@ -22,7 +22,7 @@ from trunkline.admin.v1 import (
     tenant_service_pb2,
     usage_service_pb2,
 )
-from trunkline_server.governance.access import Access
+from trunkline_server.governance.access.access import Access
 from trunkline_server.governance.audit.ports import AuditStore
 from trunkline_server.ledger.live import LiveEvents
 from trunkline_server.ledger.queries import UsageQueries

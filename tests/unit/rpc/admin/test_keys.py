@@ -12,7 +12,7 @@ from tests.support.admin_server import CallError, Client
 from tests.support.admin_world import World
 from trunkline.admin import v1 as admin
 from trunkline_server.errors import TrunklineError
-from trunkline_server.governance.keys import Key, KeyRing, RetiredSecret
+from trunkline_server.governance.identity.keys import Key, KeyRing, RetiredSecret
 
 DAY = 86_400
 

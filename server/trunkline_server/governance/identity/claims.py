@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trunkline_server.governance.addresses import Networks
-from trunkline_server.governance.principal import Kind, Principal
+from trunkline_server.governance.identity.principal import Kind, Principal
 
 # Fields of a principal that a claim may fill with one text.
 TEXT_FIELDS = ("name", "tenant", "project", "user", "service", "tier")

@@ -11,7 +11,7 @@ from cryptography.x509.oid import NameOID
 from trunkline import v1
 from trunkline_server.errors import TrunklineError
 from trunkline_server.governance.addresses import Networks
-from trunkline_server.governance.principal import Kind, Principal
+from trunkline_server.governance.identity.principal import Kind, Principal
 
 # The property of gRPC's auth_context that holds the peer's certificate. TLS puts it there only
 # once it has verified the chain; without `client_ca` nobody is asked for one.

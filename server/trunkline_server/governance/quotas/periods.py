@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from trunkline_server.governance.rules import Budget, Period
+from trunkline_server.governance.quotas.rules import Budget, Period
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,25 +10,25 @@ import contextlib
 from collections.abc import Awaitable, Sequence
 
 from trunkline_server.clock import Clock
-from trunkline_server.governance.balances import Balance, balances_of
-from trunkline_server.governance.compiled import Compiled
-from trunkline_server.governance.deciding import Decider
-from trunkline_server.governance.denial import Denial
-from trunkline_server.governance.desk import Desk
-from trunkline_server.governance.grants import Grant
-from trunkline_server.governance.leases import LeaseGate, LeasePolicy
-from trunkline_server.governance.outage import Fallback, OutageModes
-from trunkline_server.governance.ports import (
+from trunkline_server.governance.quotas.balances import Balance, balances_of
+from trunkline_server.governance.quotas.compiled import Compiled
+from trunkline_server.governance.quotas.deciding import Decider
+from trunkline_server.governance.quotas.denial import Denial
+from trunkline_server.governance.quotas.desk import Desk
+from trunkline_server.governance.quotas.grants import Grant
+from trunkline_server.governance.quotas.leases import LeaseGate, LeasePolicy
+from trunkline_server.governance.quotas.outage import Fallback, OutageModes
+from trunkline_server.governance.quotas.ports import (
     Audience,
     CountersUnavailableError,
     SharedCounters,
     SpendSource,
 )
-from trunkline_server.governance.queueing import Lines, may_wait
-from trunkline_server.governance.rulebook import RuleBook
-from trunkline_server.governance.rules import Budget, Demand, Limit
-from trunkline_server.governance.seeding import Seeds
-from trunkline_server.governance.shared import SLOT_LEASE
+from trunkline_server.governance.quotas.queueing import Lines, may_wait
+from trunkline_server.governance.quotas.rulebook import RuleBook
+from trunkline_server.governance.quotas.rules import Budget, Demand, Limit
+from trunkline_server.governance.quotas.seeding import Seeds
+from trunkline_server.governance.quotas.shared import SLOT_LEASE
 
 __all__ = ["Governor", "Grant"]
 

@@ -17,10 +17,10 @@ from abc import ABC, abstractmethod
 from collections import deque
 from dataclasses import dataclass, field, replace
 
-from trunkline_server.governance.budgets import GRACE
-from trunkline_server.governance.desk import Desk
-from trunkline_server.governance.gates import DRY, Subject
-from trunkline_server.governance.ports import (
+from trunkline_server.governance.quotas.budgets import GRACE
+from trunkline_server.governance.quotas.desk import Desk
+from trunkline_server.governance.quotas.gates import DRY, Subject
+from trunkline_server.governance.quotas.ports import (
     PERIOD_END,
     Claim,
     CountersUnavailableError,
@@ -32,8 +32,8 @@ from trunkline_server.governance.ports import (
     SpendClaim,
     SpendRenewal,
 )
-from trunkline_server.governance.rules import Demand, Measure
-from trunkline_server.governance.shared import SLOT_LEASE, SharedBudget, SharedLimit
+from trunkline_server.governance.quotas.rules import Demand, Measure
+from trunkline_server.governance.quotas.shared import SLOT_LEASE, SharedBudget, SharedLimit
 
 # A denial is remembered this long, in seconds: others may give back what they do not use.
 _DENIAL_SECONDS = 0.05

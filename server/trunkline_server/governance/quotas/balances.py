@@ -4,11 +4,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-from trunkline_server.governance.budgets import SpendGate
-from trunkline_server.governance.compiled import Compiled
-from trunkline_server.governance.ports import SharedCounters
-from trunkline_server.governance.rules import Budget
-from trunkline_server.governance.shared import SharedBudget, tag_of
+from trunkline_server.governance.quotas.budgets import SpendGate
+from trunkline_server.governance.quotas.compiled import Compiled
+from trunkline_server.governance.quotas.ports import SharedCounters
+from trunkline_server.governance.quotas.rules import Budget
+from trunkline_server.governance.quotas.shared import SharedBudget, tag_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

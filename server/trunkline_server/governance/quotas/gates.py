@@ -7,8 +7,8 @@ what `wait` found room for; between the two nothing may be awaited.
 from collections.abc import Callable
 from typing import Protocol
 
-from trunkline_server.governance.ports import NEVER, UNKNOWN
-from trunkline_server.governance.rules import Demand, Limit, Measure
+from trunkline_server.governance.quotas.ports import NEVER, UNKNOWN
+from trunkline_server.governance.quotas.rules import Demand, Limit, Measure
 
 # (tenant, name in the rule's scope); no tenant for a model or a provider.
 Subject = tuple[str, str]

@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from operator import attrgetter
 
-from trunkline_server.governance.gates import Gate, Subject
-from trunkline_server.governance.rules import TENANT_SCOPES, Budget, Demand, Limit
-from trunkline_server.governance.shared import SharedBudget, SharedLimit
+from trunkline_server.governance.quotas.gates import Gate, Subject
+from trunkline_server.governance.quotas.rules import TENANT_SCOPES, Budget, Demand, Limit
+from trunkline_server.governance.quotas.shared import SharedBudget, SharedLimit
 
 SubjectOf = Callable[[Demand], Subject | None]
 _MAX_MATCHES = 10_000

@@ -13,11 +13,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 
+from trunkline_server.governance.access.constraints import Clause, Patterns, Selection, Traits
+from trunkline_server.governance.access.schedule import Window
 from trunkline_server.governance.addresses import Networks
-from trunkline_server.governance.constraints import Clause, Patterns, Selection, Traits
+from trunkline_server.governance.identity.principal import ROUTE_PREFIX, Principal
 from trunkline_server.governance.patterns import any_of
-from trunkline_server.governance.principal import ROUTE_PREFIX, Principal
-from trunkline_server.governance.schedule import Window
 
 DEFAULT_RULE = "access.default"
 

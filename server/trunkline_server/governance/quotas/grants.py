@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from trunkline_server.clock import Clock
-from trunkline_server.governance.desk import Taken, Wanted
-from trunkline_server.governance.gates import Gate, Subject
-from trunkline_server.governance.outage import LocalPart
+from trunkline_server.governance.quotas.desk import Taken, Wanted
+from trunkline_server.governance.quotas.gates import Gate, Subject
+from trunkline_server.governance.quotas.outage import LocalPart
 
 # Settles what a grant holds of the shared counters: the part, tokens, nanos.
 Finish = Callable[[Taken, int, int], None]

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from urllib.parse import quote
 
-from trunkline_server.governance.budgets import lease_of
-from trunkline_server.governance.gates import Subject
-from trunkline_server.governance.periods import Calendar, Span
-from trunkline_server.governance.ports import (
+from trunkline_server.governance.quotas.budgets import lease_of
+from trunkline_server.governance.quotas.gates import Subject
+from trunkline_server.governance.quotas.periods import Calendar, Span
+from trunkline_server.governance.quotas.ports import (
     Claim,
     Operation,
     RateCharge,
@@ -18,7 +18,7 @@ from trunkline_server.governance.ports import (
     SpendRenewal,
     SpendSettlement,
 )
-from trunkline_server.governance.rules import TENANT_SCOPES, Budget, Demand, Limit, Measure
+from trunkline_server.governance.quotas.rules import TENANT_SCOPES, Budget, Demand, Limit, Measure
 
 # Leases of slots are renewed while their call runs; a dead replica's slots are free after this.
 SLOT_LEASE = 30.0

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from trunkline_server.governance.constraints import Patterns
+from trunkline_server.governance.access.constraints import Patterns
+from trunkline_server.governance.identity.principal import Principal
 from trunkline_server.governance.patterns import any_of
-from trunkline_server.governance.principal import Principal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

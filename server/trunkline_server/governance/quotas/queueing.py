@@ -4,14 +4,14 @@ import asyncio
 from collections.abc import Sequence
 
 from trunkline_server.clock import Clock
-from trunkline_server.governance.compiled import Compiled
-from trunkline_server.governance.deciding import Decider, Outcome
-from trunkline_server.governance.denial import Denial
-from trunkline_server.governance.gates import Subject
-from trunkline_server.governance.grants import Ask, Grant
-from trunkline_server.governance.ports import NEVER, UNKNOWN
-from trunkline_server.governance.rules import Demand, Limit, Measure
-from trunkline_server.governance.waiting import Line
+from trunkline_server.governance.quotas.compiled import Compiled
+from trunkline_server.governance.quotas.deciding import Decider, Outcome
+from trunkline_server.governance.quotas.denial import Denial
+from trunkline_server.governance.quotas.gates import Subject
+from trunkline_server.governance.quotas.grants import Ask, Grant
+from trunkline_server.governance.quotas.ports import NEVER, UNKNOWN
+from trunkline_server.governance.quotas.rules import Demand, Limit, Measure
+from trunkline_server.governance.quotas.waiting import Line
 
 # How often the first of a line looks whether another replica has freed a slot, in seconds.
 _LOOK_SECONDS = 0.05

@@ -15,13 +15,13 @@ import orjson
 from trunkline import v1
 from trunkline_server.clock import Clock
 from trunkline_server.errors import TrunklineError
-from trunkline_server.governance.jwks import (
+from trunkline_server.governance.identity.jwks import (
     KeySet,
     MalformedKeySetError,
     VerifyingKey,
     read_key_set,
 )
-from trunkline_server.governance.pending import KeysPendingError
+from trunkline_server.governance.identity.pending import KeysPendingError
 
 # Fetches a document by its URL. May raise TrunklineError, OSError or TimeoutError.
 Fetch = Callable[[str], Awaitable[bytes]]

@@ -4,15 +4,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from trunkline_server.clock import Clock
-from trunkline_server.governance.budgets import SpendGate
-from trunkline_server.governance.compiled import Compiled
-from trunkline_server.governance.denial import Denial, unavailable
-from trunkline_server.governance.gates import DRY, Gate, RateGate, SlotGate, Subject
-from trunkline_server.governance.periods import Span
-from trunkline_server.governance.ports import PERIOD_END, Audience, SpendSettlement
-from trunkline_server.governance.rules import Budget, Demand, Limit, Measure, OnOutage
-from trunkline_server.governance.settling import Settler
-from trunkline_server.governance.shared import SharedBudget
+from trunkline_server.governance.quotas.budgets import SpendGate
+from trunkline_server.governance.quotas.compiled import Compiled
+from trunkline_server.governance.quotas.denial import Denial, unavailable
+from trunkline_server.governance.quotas.gates import DRY, Gate, RateGate, SlotGate, Subject
+from trunkline_server.governance.quotas.periods import Span
+from trunkline_server.governance.quotas.ports import PERIOD_END, Audience, SpendSettlement
+from trunkline_server.governance.quotas.rules import Budget, Demand, Limit, Measure, OnOutage
+from trunkline_server.governance.quotas.settling import Settler
+from trunkline_server.governance.quotas.shared import SharedBudget
 
 # What is owed is summed up over this many seconds, so that little of it can be counted twice
 # when the counters come back with the ledger's sums.

@@ -5,9 +5,9 @@ from math import inf
 
 from trunkline import v1
 from trunkline_server.errors import TrunklineError
-from trunkline_server.governance.gates import Subject
-from trunkline_server.governance.ports import NEVER
-from trunkline_server.governance.rules import Budget, Demand, Limit, Measure
+from trunkline_server.governance.quotas.gates import Subject
+from trunkline_server.governance.quotas.ports import NEVER
+from trunkline_server.governance.quotas.rules import Budget, Demand, Limit, Measure
 
 _NOUNS = {
     Measure.REQUESTS: "requests",

@@ -3,20 +3,20 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from trunkline_server.governance.keys import (
+from trunkline_server.governance.identity.keys import (
     PREFIX,
     KeyRing,
     bearer,
     digest_of,
     unauthenticated,
 )
-from trunkline_server.governance.pending import KeysPendingError
-from trunkline_server.governance.principal import ANONYMOUS, Principal
+from trunkline_server.governance.identity.pending import KeysPendingError
+from trunkline_server.governance.identity.principal import ANONYMOUS, Principal
 
 if TYPE_CHECKING:
     # With them comes cryptography, which routers whose callers show keys need not load.
-    from trunkline_server.governance.certificates import Certificates
-    from trunkline_server.governance.tokens import Tokens
+    from trunkline_server.governance.identity.certificates import Certificates
+    from trunkline_server.governance.identity.tokens import Tokens
 
 # What ServicerContext.auth_context gives; called only where certificates count.
 AuthContext = Callable[[], Mapping[str, Iterable[bytes]]]

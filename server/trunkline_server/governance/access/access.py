@@ -10,15 +10,15 @@ from typing import NamedTuple, Protocol
 
 from trunkline import v1
 from trunkline_server.errors import TrunklineError
+from trunkline_server.governance.access.bindings import Binding
+from trunkline_server.governance.access.constraints import Clause, Constraint
+from trunkline_server.governance.access.policies import Policies, Situation
+from trunkline_server.governance.access.roles import INFERENCE, Roles, judge_names
+from trunkline_server.governance.access.schedule import Window
+from trunkline_server.governance.access.tiers import Tier
 from trunkline_server.governance.addresses import IpAddress, Networks
-from trunkline_server.governance.bindings import Binding
-from trunkline_server.governance.constraints import Clause, Constraint
+from trunkline_server.governance.identity.principal import ROUTE_PREFIX, Principal
 from trunkline_server.governance.patterns import any_of
-from trunkline_server.governance.policies import Policies, Situation
-from trunkline_server.governance.principal import ROUTE_PREFIX, Principal
-from trunkline_server.governance.roles import INFERENCE, Roles, judge_names
-from trunkline_server.governance.schedule import Window
-from trunkline_server.governance.tiers import Tier
 
 # Verdicts and addresses remembered; all go when there are more. Longer targets are nobody's
 # model and are judged anew, so that they cannot fill the memory.

@@ -3,17 +3,17 @@
 from collections.abc import Callable, Sequence
 
 from trunkline_server.clock import Clock
-from trunkline_server.governance.budgets import SpendGate
-from trunkline_server.governance.compiled import Compiled
-from trunkline_server.governance.denial import Denial, unavailable
-from trunkline_server.governance.desk import Desk, Parts, Taken, Wanted
-from trunkline_server.governance.gates import DRY, Gate, Subject
-from trunkline_server.governance.grants import Ask, Grant
-from trunkline_server.governance.leases import LeaseGate
-from trunkline_server.governance.outage import Fallback, LocalPart, OutageModes
-from trunkline_server.governance.ports import PERIOD_END, UNKNOWN, CountersUnavailableError
-from trunkline_server.governance.rules import Demand, OnOutage
-from trunkline_server.governance.seeding import Seeds
+from trunkline_server.governance.quotas.budgets import SpendGate
+from trunkline_server.governance.quotas.compiled import Compiled
+from trunkline_server.governance.quotas.denial import Denial, unavailable
+from trunkline_server.governance.quotas.desk import Desk, Parts, Taken, Wanted
+from trunkline_server.governance.quotas.gates import DRY, Gate, Subject
+from trunkline_server.governance.quotas.grants import Ask, Grant
+from trunkline_server.governance.quotas.leases import LeaseGate
+from trunkline_server.governance.quotas.outage import Fallback, LocalPart, OutageModes
+from trunkline_server.governance.quotas.ports import PERIOD_END, UNKNOWN, CountersUnavailableError
+from trunkline_server.governance.quotas.rules import Demand, OnOutage
+from trunkline_server.governance.quotas.seeding import Seeds
 
 Outcome = Grant | Denial | Ask
 

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from trunkline_server.governance.constraints import Clause, Selection, Traits
+from trunkline_server.governance.access.constraints import Clause, Selection, Traits
+from trunkline_server.governance.identity.principal import ROUTE_PREFIX
 from trunkline_server.governance.patterns import any_of
-from trunkline_server.governance.principal import ROUTE_PREFIX
 
 # Permissions begin so where their target is a model or a route, and not a resource.
 INFERENCE = "inference."

@@ -10,10 +10,10 @@ import orjson
 
 from trunkline import v1
 from trunkline_server.errors import TrunklineError
-from trunkline_server.governance.claims import ClaimError, ClaimMap, Claims
-from trunkline_server.governance.issuers import IssuerKeys, UnknownKeyError
-from trunkline_server.governance.jwks import ALGORITHMS, unpadded
-from trunkline_server.governance.principal import Principal
+from trunkline_server.governance.identity.claims import ClaimError, ClaimMap, Claims
+from trunkline_server.governance.identity.issuers import IssuerKeys, UnknownKeyError
+from trunkline_server.governance.identity.jwks import ALGORITHMS, unpadded
+from trunkline_server.governance.identity.principal import Principal
 
 _MAX_TOKEN = 16 * 1024
 # Verified tokens that are remembered; the oldest go first.

@@ -3,14 +3,14 @@
 from collections.abc import Callable, Iterable, Sequence
 
 from trunkline_server.clock import Clock
-from trunkline_server.governance.budgets import SpendGate
-from trunkline_server.governance.compiled import Compiled
-from trunkline_server.governance.desk import Desk
-from trunkline_server.governance.gates import Gate, RateGate, SlotGate, Subject
-from trunkline_server.governance.leases import LeaseGate, LeasePolicy, make_lease_gate
-from trunkline_server.governance.ports import Audience
-from trunkline_server.governance.rules import Budget, Limit, Measure, Mode
-from trunkline_server.governance.shared import SharedBudget, SharedLimit
+from trunkline_server.governance.quotas.budgets import SpendGate
+from trunkline_server.governance.quotas.compiled import Compiled
+from trunkline_server.governance.quotas.desk import Desk
+from trunkline_server.governance.quotas.gates import Gate, RateGate, SlotGate, Subject
+from trunkline_server.governance.quotas.leases import LeaseGate, LeasePolicy, make_lease_gate
+from trunkline_server.governance.quotas.ports import Audience
+from trunkline_server.governance.quotas.rules import Budget, Limit, Measure, Mode
+from trunkline_server.governance.quotas.shared import SharedBudget, SharedLimit
 
 
 class RuleBook:

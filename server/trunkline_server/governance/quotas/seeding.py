@@ -3,10 +3,10 @@
 import asyncio
 
 from trunkline_server.clock import Clock
-from trunkline_server.governance.gates import Subject
-from trunkline_server.governance.periods import Span, seed_starts
-from trunkline_server.governance.ports import SpendSource
-from trunkline_server.governance.rules import Budget
+from trunkline_server.governance.quotas.gates import Subject
+from trunkline_server.governance.quotas.periods import Span, seed_starts
+from trunkline_server.governance.quotas.ports import SpendSource
+from trunkline_server.governance.quotas.rules import Budget
 
 Amounts = list[tuple[int, int]]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from trunkline_server.clock import Clock
-from trunkline_server.governance.ports import (
+from trunkline_server.governance.quotas.ports import (
     CountersRefusedError,
     CountersUnavailableError,
     Operation,
@@ -15,7 +15,7 @@ from trunkline_server.governance.ports import (
     SharedCounters,
     SpendSettlement,
 )
-from trunkline_server.governance.shared import tag_of
+from trunkline_server.governance.quotas.shared import tag_of
 
 _BATCH = 64
 # An operation that is refused so often by itself is given up: it would hold up all others.

@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from trunkline_server.clock import Clock
-from trunkline_server.governance.gates import DRY, Subject
-from trunkline_server.governance.periods import Calendar, Span, turn_of
-from trunkline_server.governance.ports import NEVER, PERIOD_END, UNKNOWN
-from trunkline_server.governance.rules import Budget, Demand
+from trunkline_server.governance.quotas.gates import DRY, Subject
+from trunkline_server.governance.quotas.periods import Calendar, Span, turn_of
+from trunkline_server.governance.quotas.ports import NEVER, PERIOD_END, UNKNOWN
+from trunkline_server.governance.quotas.rules import Budget, Demand
 
 # A reservation outlives its call's deadline by this, in seconds, before it counts as orphaned.
 GRACE = 30.0

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from trunkline import v1
 from trunkline_server.errors import TrunklineError
 from trunkline_server.governance.addresses import Networks
-from trunkline_server.governance.principal import ANONYMOUS, Kind, Principal
+from trunkline_server.governance.identity.principal import ANONYMOUS, Kind, Principal
 
 __all__ = [
     "PREFIX",

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from functools import partial
 
 from trunkline_server.clock import Clock
-from trunkline_server.governance.compiled import Compiled
-from trunkline_server.governance.denial import Denial
-from trunkline_server.governance.gates import Subject
-from trunkline_server.governance.outage import Fallback, LocalPart
-from trunkline_server.governance.periods import turn_of
-from trunkline_server.governance.ports import (
+from trunkline_server.governance.quotas.compiled import Compiled
+from trunkline_server.governance.quotas.denial import Denial
+from trunkline_server.governance.quotas.gates import Subject
+from trunkline_server.governance.quotas.outage import Fallback, LocalPart
+from trunkline_server.governance.quotas.periods import turn_of
+from trunkline_server.governance.quotas.ports import (
     PERIOD_END,
     Admission,
     Audience,
@@ -24,10 +24,10 @@ from trunkline_server.governance.ports import (
     SpendClaim,
     SpendSettlement,
 )
-from trunkline_server.governance.rules import Budget, Demand, Limit
-from trunkline_server.governance.seeding import Seeds
-from trunkline_server.governance.settling import Settler
-from trunkline_server.governance.shared import SLOT_LEASE, SharedBudget, by_tag, renewal
+from trunkline_server.governance.quotas.rules import Budget, Demand, Limit
+from trunkline_server.governance.quotas.seeding import Seeds
+from trunkline_server.governance.quotas.settling import Settler
+from trunkline_server.governance.quotas.shared import SLOT_LEASE, SharedBudget, by_tag, renewal
 
 Wanted = list[tuple[Compiled, Subject]]
 _MAX_REMEMBERED = 10_000

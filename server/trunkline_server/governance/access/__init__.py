@@ -1,0 +1,1 @@
+"""What callers may do: roles, tiers and policies."""

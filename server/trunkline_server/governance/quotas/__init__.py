@@ -1,0 +1,1 @@
+"""How much callers may use and spend: limits and budgets."""
