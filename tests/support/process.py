@@ -16,6 +16,10 @@ import aiohttp
 from tests.support.mortal import mortal
 from tests.support.ports import free_port
 
+# What goes before a command that must not write where it may not: root does, without this one
+# capability it does not.
+PLAIN_USER = ("setpriv", "--bounding-set", "-dac_override") if os.geteuid() == 0 else ()
+
 # A loaded machine starts slowly; a router that takes longer does not start at all.
 START_SECONDS = 60.0
 

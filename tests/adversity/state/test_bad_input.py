@@ -18,7 +18,7 @@ from bench.proofs.books import events_since
 
 from tests.support.mortal import mortal
 from tests.support.postgres_server import PostgresServer
-from tests.support.process import START_SECONDS, RouterProcess, router_process
+from tests.support.process import PLAIN_USER, START_SECONDS, RouterProcess, router_process
 from tests.support.redis_server import RedisServer
 from tests.support.router import PATIENCE, ask, channel_to
 from trunkline import v1
@@ -205,10 +205,6 @@ async def note_a_later_build(database: str) -> None:
     await connection.close()
 
 
-# Root writes where it may not; without this one capability it does not.
-PLAIN = ["setpriv", "--bounding-set", "-dac_override"] if os.geteuid() == 0 else []
-
-
 @pytest.mark.parametrize("what", ["database", "journal"])
 async def test_a_folder_that_takes_no_files_is_named_in_one_line(
     setting: Setting, what: str
@@ -219,7 +215,7 @@ async def test_a_folder_that_takes_no_files_is_named_in_one_line(
         setting.database = f"sqlite:///{barred}/usage.db"
     else:
         setting.journal = barred / "journal"
-    code, errors = await setting.run("serve", plain=PLAIN)
+    code, errors = await setting.run("serve", plain=PLAIN_USER)
     assert code == 1
     assert str(barred) in one_line(errors)
 
@@ -227,7 +223,7 @@ async def test_a_folder_that_takes_no_files_is_named_in_one_line(
 async def test_a_file_that_takes_no_changes_is_named_in_one_line(setting: Setting) -> None:
     await upgrade(setting.database, "dsn", to="0002")
     os.chmod(f"{setting.folder}/usage.db", 0o444)  # noqa: PTH101 - one system call
-    code, errors = await setting.run("serve", plain=PLAIN)
+    code, errors = await setting.run("serve", plain=PLAIN_USER)
     assert code == 1
     assert f"SQLite at {setting.folder}/usage.db is read-only" in one_line(errors)
 

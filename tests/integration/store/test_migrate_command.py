@@ -5,7 +5,7 @@ import re
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.ports import free_port
 from tests.support.postgres_server import QUOTED_PASSWORD, USER, PostgresServer
-from tests.support.process import START_SECONDS
+from tests.support.process import PLAIN_USER, START_SECONDS
 from trunkline_server.store import schema
 from trunkline_server.store.database import Dialect
 from trunkline_server.store.migrate import upgrade
@@ -34,11 +34,15 @@ def config_of(folder: Path, database: str) -> Path:
     return path
 
 
-def run(command: str, config: Path, dsn: str = "") -> "subprocess.CompletedProcess[str]":
-    """Runs `trunkline migrate CONFIG`, or `serve`, which must end by itself."""
-    words = [TRUNKLINE, command, str(config)]
+def run(
+    command: str, config: Path, dsn: str = "", plain: Sequence[str] = ()
+) -> "subprocess.CompletedProcess[str]":
+    """Runs `trunkline migrate CONFIG`, or `serve`, which must end by itself; after `plain`."""
+    words = [*plain, TRUNKLINE, command]
     if command == "serve":
-        words[2:2] = ["--config"]
+        words.append("--config")
+    words.append(str(config))
+    if command == "serve":
         words += ["--listen", f"127.0.0.1:{free_port()}", "--ops-listen", "off"]
     return subprocess.run(
         words,
@@ -116,11 +120,10 @@ async def test_a_newer_sqlite_file_is_left_alone(tmp_path: Path, command: str) -
         ]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="no file is read-only for root")
 def test_a_read_only_sqlite_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
     path.touch(0o400)
-    done = run("migrate", config_of(tmp_path, "sqlite:///state.db"))
+    done = run("migrate", config_of(tmp_path, "sqlite:///state.db"), plain=PLAIN_USER)
     assert (done.returncode, "migrate with a user" in done.stderr) == (1, True)
 
 

@@ -1,7 +1,6 @@
 """SQLite's own troubles: the file missing, locked, read-only, damaged."""
 
 import asyncio
-import os
 import sqlite3
 import sys
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.store.conftest import Open
+from tests.support.process import PLAIN_USER
 from trunkline_server.store.database import Limits, StoreReadOnlyError, StoreUnavailableError
 from trunkline_server.store.migrate import upgrade
 
@@ -119,9 +119,7 @@ async def main(dsn):
 asyncio.run(main(sys.argv[1]))
 """
     path.chmod(0o444)
-    # Root writes where it may not; without this one capability it does not.
-    plain = ["setpriv", "--bounding-set", "-dac_override"] if os.geteuid() == 0 else []
-    command = [*plain, sys.executable, "-c", program, f"sqlite:///{path}"]
+    command = [*PLAIN_USER, sys.executable, "-c", program, f"sqlite:///{path}"]
     child = await asyncio.create_subprocess_exec(
         *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
