@@ -36,12 +36,14 @@ class OpsServer:
         application.router.add_get("/metrics", self._metrics)
         application.router.add_get("/healthz", self._healthz)
         application.router.add_get("/readyz", self._readyz)
-        self._runner = web.AppRunner(application, access_log=None, handle_signals=False)
+        self._runner = web.AppRunner(
+            application, access_log=None, handle_signals=False, shutdown_timeout=1.0
+        )
 
     async def start(self, host: str, port: int) -> int:
         """Listens and serves; returns the port. Raises OSError if it cannot."""
         await self._runner.setup()
-        site = web.TCPSite(self._runner, host, port, shutdown_timeout=1.0)
+        site = web.TCPSite(self._runner, host, port)
         await site.start()
         _, bound, *_ = self._runner.addresses[0]
         return int(bound)
