@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from tests.support.mortal import mortal
 from tests.support.ports import free_port
 from tests.support.postgres_server import PostgresServer, postgres_programs
 from tests.support.redis_server import RedisServer, redis_program
@@ -113,9 +114,9 @@ def _run() -> int:
 def _program(
     command: Sequence[str], env: Mapping[str, str] | None = None
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """Runs a program, and ends it in order."""
+    """Runs a program, and ends it in order; it does not outlive this one in any case."""
     # Interrupts typed at a terminal go to the whole group: each program is ended by us, in turn.
-    process = subprocess.Popen(command, env=env, start_new_session=True)
+    process = subprocess.Popen(mortal(command), env=env, start_new_session=True)
     try:
         yield process
     finally:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.mortal import mortal
 from tests.support.ports import free_port
 from tests.support.process import START_SECONDS
 
@@ -33,7 +34,7 @@ async def test_it_serves_what_it_prints_and_leaves_nothing_behind() -> None:
         for word in (f"--{name}", f"127.0.0.1:{free_port()}")
     ]
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tools.run_full", *flags),
+        *mortal([sys.executable, "-m", "tools.run_full", *flags]),
         cwd=ROOT,
         stdout=asyncio.subprocess.PIPE,
     )
