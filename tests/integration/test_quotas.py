@@ -10,6 +10,7 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 
+from tests.support.fault_proxy import FaultProxy
 from tests.support.fault_server import FaultServer, hang, read_request
 from tests.support.process import router_process
 from tests.support.redis_server import RedisServer
@@ -121,6 +122,37 @@ async def test_a_budget_holds_the_worst_case_of_calls_under_way(tmp_path: Path) 
     assert reason(failure) == v1.ERROR_REASON_QUOTA_EXCEEDED
     (told,) = detail(failure, error_details_pb2.QuotaFailure).violations
     assert told.subject == "tenant:acme"
+
+
+@pytest.mark.parametrize(
+    ("patience", "code"),
+    [("50ms", grpc.StatusCode.UNAVAILABLE), ("60s", grpc.StatusCode.DEADLINE_EXCEEDED)],
+)
+async def test_redis_has_the_configured_time_for_an_answer(
+    tmp_path: Path,
+    simulator: Simulator,
+    redis_server: RedisServer,
+    patience: str,
+    code: grpc.StatusCode,
+) -> None:
+    async with FaultProxy("127.0.0.1", redis_server.port) as proxy:
+        path = config(
+            tmp_path,
+            simulator.url,
+            "limits: {all: {measure: requests, scope: tenant, amount: 100, per: hour}}",
+            f"state: {{redis: 'redis://{proxy.address}', redis_timeout: {patience},",
+            "  limits_on_outage: deny}",
+        )
+        async with router_process("--config", path, env=ENV) as router:
+            answers, _ = await outcomes([router.address], 1)
+            assert len(answers) == 1
+            proxy.stall()
+            async with channel_to(router.address) as channel:
+                call = InferenceServiceStub(channel).Generate(
+                    question(2), timeout=5.0, metadata=BEARER
+                )
+                assert await call.code() is code
+            proxy.flow()
 
 
 @pytest.fixture(params=["one", "cluster", "sentinel"])

@@ -37,7 +37,7 @@ from trunkline_server.settings import (
     Settings,
 )
 from trunkline_server.store.cache_redis import RedisAnswers
-from trunkline_server.store.redis import RedisClient
+from trunkline_server.store.redis import ChannelPolicy, RedisClient
 from trunkline_server.telemetry.cache import CacheMetrics
 from trunkline_server.telemetry.metrics import Metrics
 
@@ -330,7 +330,8 @@ async def caching_kept(
         if cache.shared and settings.state.redis is not None:
             try:
                 # A connection of its own: a large answer must not hold up limits and budgets.
-                client = RedisClient(settings.state.redis.reveal())
+                policy = ChannelPolicy(timeout=settings.state.redis_timeout)
+                client = RedisClient(settings.state.redis.reveal(), policy=policy)
             except (ValueError, OSError) as error:
                 raise ConfigError(REDIS, [Problem(0, REDIS, str(error))]) from None
             stack.push_async_callback(client.close)

@@ -55,11 +55,15 @@ async def quotas_kept(
 
         if settings.state.redis is not None:
             # Its client is 12 MB, which those who count in memory are spared.
-            from trunkline_server.store.redis import RedisClient  # noqa: PLC0415
+            from trunkline_server.store.redis import ChannelPolicy, RedisClient  # noqa: PLC0415
             from trunkline_server.store.redis_counters import RedisCounters  # noqa: PLC0415
 
             try:
-                client = RedisClient(settings.state.redis.reveal(), on_change=changed)
+                client = RedisClient(
+                    settings.state.redis.reveal(),
+                    policy=ChannelPolicy(timeout=settings.state.redis_timeout),
+                    on_change=changed,
+                )
             except (ValueError, OSError) as error:
                 raise ConfigError(REDIS, [Problem(0, REDIS, str(error))]) from None
             stack.push_async_callback(client.close)

@@ -19,6 +19,8 @@ class StateSettings:
     # redis://host:6379, rediss:// for TLS, redis+sentinel:// or redis+cluster://, or a reference.
     # Limits and budgets are counted there for all workers and replicas. None: each worker alone.
     redis: Annotated[Secret | None, read.dsn] = None
+    # How long it has for each answer: a slow Redis is worse for calls than one that is away.
+    redis_timeout: Annotated[float, read.duration(0.001, 60)] = 0.05
     # What holds for limits and for budgets while it is away: local, each replica enforces its
     # share; deny; or allow.
     limits_on_outage: Annotated[str, read.choice("local", "deny", "allow")] = "local"
