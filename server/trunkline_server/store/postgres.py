@@ -34,6 +34,8 @@ _RELISTEN_SECONDS = 0.25
 _PROOF_SECONDS = 5.0
 # Rows of a stream that are fetched at once.
 _PREFETCH = 500
+# What a connection that breaks may raise.
+_BROKEN = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
 class PostgresDatabase:
@@ -131,13 +133,13 @@ class PostgresDatabase:
     async def _give_back(self, connection: Any) -> None:
         try:
             await self._pool.release(connection, timeout=self._limits.acquire)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        except _BROKEN:
             # It broke: the pool has dropped it, and whoever used it has been told.
             return
 
     async def _listen(self, channel: str, bell: asyncio.Event) -> None:
         while True:
-            with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            with suppress(*_BROKEN):
                 await self._listen_once(channel, bell)
             # Outages are reported by whoever polls beside.
             await asyncio.sleep(_RELISTEN_SECONDS)
@@ -240,6 +242,10 @@ class PostgresSession:
                 # a new one finds out that the server takes changes again, or another one does.
                 self._connection.terminate()
                 raise
+            except asyncpg.InternalClientError as error:
+                # The client lost count of what its server says, as when that dies in between.
+                self._connection.terminate()
+                raise ConnectionResetError(str(error)) from error
             except asyncpg.InterfaceError:
                 if self._is_lost():
                     raise ConnectionResetError("the connection was closed") from None
@@ -254,7 +260,7 @@ def _reporting(address: str, late: str) -> Iterator[None]:
         yield
     except TimeoutError as error:
         raise StoreUnavailableError(f"{place}: {late}") from error
-    except OSError as error:
+    except (OSError, asyncpg.InternalClientError) as error:
         why = str(error) or type(error).__name__
         raise StoreUnavailableError(f"{place}: {why}") from error
     except asyncpg.PostgresError as error:

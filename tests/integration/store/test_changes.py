@@ -52,6 +52,8 @@ class Watcher:
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._watch())
+        # Its failure is told to who waits.
+        self._task.add_done_callback(lambda _: self._ring())
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -85,6 +87,8 @@ class Watcher:
     async def _until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(PATIENCE):
             while not condition():
+                if self._task.done():
+                    self._task.result()
                 await self._changed.wait()
 
 
