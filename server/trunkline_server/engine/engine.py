@@ -78,8 +78,7 @@ class Engine:
             self._admit(call, request)
             privacy = self.privacy
             if privacy is not None:
-                treatment = privacy.treat(request, call.id) or await self._examined(call, privacy)
-                request = _sent(call, treatment, request)
+                request = await self._treated(call, request, privacy)
             cache = self._cache(call)
             if cache is None:
                 return _unveiled(call, await self._work.generate(call, request))
@@ -110,8 +109,7 @@ class Engine:
             self._admit(call, request)
             privacy = self.privacy
             if privacy is not None:
-                treatment = privacy.treat(request, call.id) or await self._examined(call, privacy)
-                request = _sent(call, treatment, request)
+                request = await self._treated(call, request, privacy)
             cache = self._cache(call)
             if cache is None:
                 return await self._work.embed(call, request)
@@ -148,8 +146,7 @@ class Engine:
             self._admit(call, request)
             privacy = self.privacy
             if privacy is not None:
-                treatment = privacy.treat(request, call.id) or await self._examined(call, privacy)
-                request = _sent(call, treatment, request)
+                request = await self._treated(call, request, privacy)
                 send = _veiled(call, send)
             cache = self._cache(call)
             if cache is None:
@@ -239,6 +236,11 @@ class Engine:
             what = "router keeps no cache" if cache is None else "call's answers are not kept"
             raise TrunklineError(v1.ERROR_REASON_CACHE_MISS, f"no cached answer: this {what}")
         return None
+
+    async def _treated(self, call: Call, request: RequestT, privacy: Privacy) -> RequestT:
+        """What vendors see of a request, whose call notes how it is treated."""
+        treatment = privacy.treat(request, call.id) or await self._examined(call, privacy)
+        return _sent(call, treatment, request)
 
     async def _examined(self, call: Call, privacy: Privacy) -> Treatment:
         remaining = call.deadline - self._services.clock.monotonic()
