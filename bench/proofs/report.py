@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.proofs.base import Proof, Result, Table
-from bench.report.markdown import table
+from bench.report.markdown import filled, table
 
 
 def section(proof: Proof, result: Result) -> str:
@@ -13,10 +13,10 @@ def section(proof: Proof, result: Result) -> str:
     verdict = "**Broken:**" if result.broken else "Held."
     parts = [
         f"## {proof.title}",
-        f"`--only {proof.name}`. Promise: {proof.promise}. {verdict}",
+        filled(f"`--only {proof.name}`. Promise: {proof.promise}. {verdict}"),
         "\n".join(f"- {each}" for each in result.broken),
         *(table(each) for each in result.tables),
-        *result.notes,
+        *(filled(note) for note in result.notes),
     ]
     return "\n\n".join(part for part in parts if part)
 

@@ -24,9 +24,14 @@ describes the scenarios."""
 _READING = Path(__file__).with_name("reading.md")
 
 
+def filled(text: str) -> str:
+    """A paragraph in lines of a document's width."""
+    return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
+
+
 def table(rows: Table) -> str:
     """A table whose first column is text."""
-    lines = [f"**{rows.caption}**\n"] if rows.caption else []
+    lines = [filled(f"**{rows.caption}**") + "\n"] if rows.caption else []
     lines.append("| " + " | ".join(rows.columns) + " |")
     lines.append("| --- |" + " ---: |" * (len(rows.columns) - 1))
     lines += ["| " + " | ".join(row) + " |" for row in rows.rows]
@@ -89,7 +94,7 @@ def _soaked(folder: Path) -> list[str]:
     last, commit = soak["moments"][-1], soak["machine"]["commit"]
     return [
         "## Soak",
-        _filled(
+        filled(
             f"`make bench-soak`, at commit {commit}: {last['calls']:,} calls to one worker, "
             f"{last['resident_mb']:.0f} MB at the end, {soak['growth']:.3f} of that after a tenth."
         ),
@@ -97,19 +102,15 @@ def _soaked(folder: Path) -> list[str]:
     ]
 
 
-def _filled(text: str) -> str:
-    return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
-
-
 def _section(folder: Path, scenario: Scenario, result: Result) -> list[str]:
     parts = [
         f"## {scenario.title}",
-        _filled(
+        filled(
             f"`--only {scenario.name}`. Configuration: {scenario.config}. Payload: "
             f"{scenario.payload}. Expected, and found: {scenario.expected}."
         ),
         *(table(each) for each in result.tables),
-        *(_filled(note) for note in result.notes),
+        *(filled(note) for note in result.notes),
     ]
     for plot in result.plots:
         (folder / f"{plot.name}.svg").write_text(draw(plot))
