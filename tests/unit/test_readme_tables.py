@@ -36,7 +36,7 @@ from trunkline_server.settings import (
     parse,
 )
 from trunkline_server.settings.privacy import DEFAULT_LABELS, DETECTIONS
-from trunkline_server.settings.schema import STRATEGIES
+from trunkline_server.settings.routing import STRATEGIES
 from trunkline_server.settings.watch import ConfigWatcher
 from trunkline_server.telemetry.metrics import Metrics
 

@@ -40,24 +40,28 @@ from trunkline_server.settings.problems import (
     Problem,
     suggestion,
 )
-from trunkline_server.settings.quotas import BudgetSettings, LimitSettings
-from trunkline_server.settings.records import list_of, map_of, record
-from trunkline_server.settings.schema import (
-    NO_HEDGE,
-    AttemptSettings,
+from trunkline_server.settings.providers import (
     AuthSettings,
-    BalanceSettings,
-    BreakerSettings,
     CapabilitySettings,
     DeploymentSettings,
-    HedgeSettings,
-    PolicySettings,
-    PrefixAffinitySettings,
     PriceSettings,
     ProbeSettings,
     ProviderSettings,
+)
+from trunkline_server.settings.quotas import BudgetSettings, LimitSettings
+from trunkline_server.settings.records import list_of, map_of, record
+from trunkline_server.settings.routing import (
+    NO_HEDGE,
+    AttemptSettings,
+    BalanceSettings,
+    BreakerSettings,
+    HedgeSettings,
+    PolicySettings,
+    PrefixAffinitySettings,
     RetryBudgetSettings,
     RoutingSettings,
+)
+from trunkline_server.settings.schema import (
     ServerSettings,
     Settings,
     TelemetrySettings,

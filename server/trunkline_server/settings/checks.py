@@ -9,12 +9,9 @@ from ipaddress import ip_address
 from trunkline_server.settings.access_checks import check_access
 from trunkline_server.settings.privacy import privacy_complaints
 from trunkline_server.settings.problems import Problem, suggestion
-from trunkline_server.settings.schema import (
-    DeploymentSettings,
-    PolicySettings,
-    ProviderSettings,
-    Settings,
-)
+from trunkline_server.settings.providers import DeploymentSettings, ProviderSettings
+from trunkline_server.settings.routing import PolicySettings
+from trunkline_server.settings.schema import Settings
 from trunkline_server.settings.secret_checks import check_secrets
 
 # Names stand in model strings, metric labels and log lines.

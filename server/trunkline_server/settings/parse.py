@@ -8,8 +8,9 @@ from typing import TypeVar
 
 from trunkline_server.settings.checks import Known, check_settings, deployment_name
 from trunkline_server.settings.problems import ConfigError, InvalidValueError, Problem
+from trunkline_server.settings.providers import ProviderSettings
 from trunkline_server.settings.records import map_of
-from trunkline_server.settings.schema import ProviderSettings, Settings, read_settings
+from trunkline_server.settings.schema import Settings, read_settings
 from trunkline_server.settings.secrets import Secret, resolve_secret
 from trunkline_server.settings.state import StateSettings
 from trunkline_server.settings.stored import (

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from trunkline_server.settings.schema import ProviderSettings, Settings
+from trunkline_server.settings.providers import ProviderSettings
+from trunkline_server.settings.schema import Settings
 from trunkline_server.settings.secrets import Secret
 
 

@@ -28,15 +28,13 @@ from trunkline_server.settings import (
     WindowSettings,
     parse,
 )
-from trunkline_server.settings.schema import (
-    AttemptSettings,
-    BalanceSettings,
+from trunkline_server.settings.providers import (
     DeploymentSettings,
-    PolicySettings,
     PriceSettings,
     ProbeSettings,
     ProviderSettings,
 )
+from trunkline_server.settings.routing import AttemptSettings, BalanceSettings, PolicySettings
 
 PROVIDER = admin.Provider(
     dialect="openai",

@@ -1,0 +1,131 @@
+"""The configuration of vendors: their endpoints, and the models that are deployed there."""
+
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Annotated
+
+from trunkline_server.settings import values as read
+from trunkline_server.settings.records import record
+from trunkline_server.settings.secrets import Secret
+from trunkline_server.settings.values import Context
+from trunkline_server.settings.yaml_source import Node
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthSettings:
+    """`providers.NAME.auth`: where the API key stands in a request."""
+
+    # The header's name, such as authorization or x-api-key.
+    header: Annotated[str, read.header_name]
+    # What stands before the key, such as "Bearer " with its space. Empty: nothing.
+    prefix: Annotated[str, read.text_or_empty] = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeSettings:
+    """`providers.NAME.probe`: an active health check, off unless set."""
+
+    # What is fetched with GET, relative to the base URL, credentials included.
+    path: Annotated[str, read.text] = "/models"
+    # If set, a one-token answer is asked of this model instead, which costs money.
+    model: Annotated[str, read.text] = ""
+    # How often.
+    interval: Annotated[float, read.duration(1)] = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderSettings:
+    """`providers.NAME`: one vendor endpoint and account. Unset fields come from the kind."""
+
+    # The catalogue row it is made from. Empty: the row of the provider's own name, if any.
+    kind: Annotated[str, read.text] = ""
+    # The dialect it speaks; needed, with base_url, for hosts that have no row.
+    dialect: Annotated[str, read.text] = ""
+    base_url: Annotated[str, read.base_url] = ""
+    # A reference: env:NAME, file:PATH, or into a secret manager, which `secrets` is about.
+    # None: the variable that the row names, if base_url is the row's.
+    api_key: Annotated[Secret | None, read.provider_secret] = None
+    auth: Annotated[AuthSettings | None, record(AuthSettings)] = None
+    # Further headers of every request. Values may be references, as of api_key.
+    headers: Annotated[dict[str, str | Secret], read.provider_headers] = field(default_factory=dict)
+    # Switches of the dialect, for hosts that deviate from it; each codec documents its own.
+    flags: Annotated[dict[str, str | int | bool], read.flags] = field(default_factory=dict)
+    # Where the endpoint is, and where it processes data, such as [eu]. Deployments inherit both.
+    region: Annotated[str, read.text] = ""
+    residency: Annotated[tuple[str, ...] | None, read.words] = None
+    # The provider of the price table whose prices hold here.
+    price_provider: Annotated[str, read.text] = ""
+    # To an established connection, and from the request to the answer's headers.
+    connect_timeout: Annotated[float, read.duration(0.001, 300)] = 5.0
+    header_timeout: Annotated[float, read.duration(0.001, 86_400)] = 600.0
+    probe: Annotated[ProbeSettings | None, record(ProbeSettings)] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CapabilitySettings:
+    """`deployments[].capabilities`: a list replaces what the catalogue says of the model; a map
+    with `add` and `remove` changes it."""
+
+    replace: tuple[str, ...] | None = None
+    add: Annotated[tuple[str, ...], read.words] = ()
+    remove: Annotated[tuple[str, ...], read.words] = ()
+
+
+def _capabilities(node: Node, context: Context) -> CapabilitySettings:
+    if node.kind == "map":
+        return record(CapabilitySettings)(node, context)
+    return CapabilitySettings(replace=read.words(node, context))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PriceSettings:
+    """`deployments[].price`: USD per million tokens, `per_request` in USD; exact decimals.
+
+    What is left out is charged as the kind that contains it: cached_input, cache_write and
+    input_audio as input, cache_write_1h as cache_write, reasoning and output_audio as output.
+    """
+
+    input: Annotated[Decimal | None, read.dollars] = None
+    output: Annotated[Decimal | None, read.dollars] = None
+    cached_input: Annotated[Decimal | None, read.dollars] = None
+    cache_write: Annotated[Decimal | None, read.dollars] = None
+    cache_write_1h: Annotated[Decimal | None, read.dollars] = None
+    reasoning: Annotated[Decimal | None, read.dollars] = None
+    input_audio: Annotated[Decimal | None, read.dollars] = None
+    output_audio: Annotated[Decimal | None, read.dollars] = None
+    cached_input_audio: Annotated[Decimal | None, read.dollars] = None
+    per_request: Annotated[Decimal, read.dollars] = Decimal(0)
+
+
+def _price(node: Node, context: Context) -> PriceSettings:
+    if node.kind == "map" and not {"input", "output"} & node.entries.keys():
+        context.report(node, "lacks input and output; set at least one")
+    return record(PriceSettings)(node, context)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentSettings:
+    """`deployments[]`: a provider's model in a region. Unset facts come from the catalogue."""
+
+    # A key of `providers`, and the vendor's own id of the model.
+    provider: Annotated[str, read.text]
+    model: Annotated[str, read.text]
+    # Unique, without a slash. Empty: PROVIDER-MODEL, slashes as hyphens.
+    name: Annotated[str, read.text] = ""
+    # Empty or None: the provider's.
+    region: Annotated[str, read.text] = ""
+    residency: Annotated[tuple[str, ...] | None, read.words] = None
+    # For the strategies: the lowest priority goes first; weight is relative, and 0 means only
+    # when nothing else is left.
+    priority: Annotated[int, read.integer(0, 10**6)] = 0
+    weight: Annotated[float, read.number(0, 10**6)] = 1.0
+    # From 0 to 1.
+    quality: Annotated[float | None, read.number(0, 1)] = None
+    capabilities: Annotated[CapabilitySettings | None, _capabilities] = None
+    # What fits into the context window, and the most that the model writes.
+    context_tokens: Annotated[int | None, read.integer(1, 10**9)] = None
+    max_output_tokens: Annotated[int | None, read.integer(1, 10**9)] = None
+    # Replaces the price table's price.
+    price: Annotated[PriceSettings | None, _price] = None
+    # False keeps it out of every plan.
+    enabled: Annotated[bool, read.boolean] = True
