@@ -107,7 +107,8 @@ class Served:
     """A ScriptedRouter on a socket of 127.0.0.1; can be stopped and started again."""
 
     def __init__(self, credentials: grpc.ServerCredentials | None = None) -> None:
-        self.router = ScriptedRouter()
+        # What it has no script for is refused as UNIMPLEMENTED by the class that gRPC generates.
+        self.router = ScriptedRouter()  # type: ignore[abstract]
         self._credentials = credentials
         self._server: grpc.aio.Server | None = None
         self.port = 0

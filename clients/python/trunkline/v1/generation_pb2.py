@@ -24,31 +24,37 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dtrunkline/v1/generation.proto\x12\x0ctrunkline.v1\"\xd8\x03\n\x10GenerationConfig\x12/\n\x11max_output_tokens\x18\x01 \x01(\x05H\x00R\x0fmaxOutputTokens\x88\x01\x01\x12%\n\x0btemperature\x18\x02 \x01(\x01H\x01R\x0btemperature\x88\x01\x01\x12\x18\n\x05top_p\x18\x03 \x01(\x01H\x02R\x04topP\x88\x01\x01\x12\x18\n\x05top_k\x18\x04 \x01(\x05H\x03R\x04topK\x88\x01\x01\x12\x12\n\x04stop\x18\x05 \x03(\tR\x04stop\x12\x17\n\x04seed\x18\x06 \x01(\x03H\x04R\x04seed\x88\x01\x01\x12.\n\x10presence_penalty\x18\x07 \x01(\x01H\x05R\x0fpresencePenalty\x88\x01\x01\x12\x30\n\x11\x66requency_penalty\x18\x08 \x01(\x01H\x06R\x10\x66requencyPenalty\x88\x01\x01\x12;\n\treasoning\x18\t \x01(\x0b\x32\x1d.trunkline.v1.ReasoningConfigR\treasoningB\x14\n\x12_max_output_tokensB\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\x07\n\x05_seedB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penalty\"\xb1\x01\n\x0fReasoningConfig\x12\x35\n\x06\x65\x66\x66ort\x18\x01 \x01(\x0e\x32\x1d.trunkline.v1.ReasoningEffortR\x06\x65\x66\x66ort\x12(\n\rbudget_tokens\x18\x02 \x01(\x05H\x00R\x0c\x62udgetTokens\x88\x01\x01\x12+\n\x11include_reasoning\x18\x03 \x01(\x08R\x10includeReasoningB\x10\n\x0e_budget_tokens\"}\n\x04Tool\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12 \n\x0b\x64\x65scription\x18\x02 \x01(\tR\x0b\x64\x65scription\x12\'\n\x0fparameters_json\x18\x03 \x01(\tR\x0eparametersJson\x12\x16\n\x06strict\x18\x04 \x01(\x08R\x06strict\"}\n\nToolChoice\x12\x30\n\x04mode\x18\x01 \x01(\x0e\x32\x1c.trunkline.v1.ToolChoiceModeR\x04mode\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12)\n\x10\x64isable_parallel\x18\x03 \x01(\x08R\x0f\x64isableParallel\"\x92\x01\n\x0eResponseFormat\x12;\n\x0bjson_object\x18\x01 \x01(\x0b\x32\x18.trunkline.v1.JsonObjectH\x00R\njsonObject\x12;\n\x0bjson_schema\x18\x02 \x01(\x0b\x32\x18.trunkline.v1.JsonSchemaH\x00R\njsonSchemaB\x06\n\x04kind\"\x0c\n\nJsonObject\"{\n\nJsonSchema\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12 \n\x0b\x64\x65scription\x18\x02 \x01(\tR\x0b\x64\x65scription\x12\x1f\n\x0bschema_json\x18\x03 \x01(\tR\nschemaJson\x12\x16\n\x06strict\x18\x04 \x01(\x08R\x06strict*\xbe\x01\n\x0fReasoningEffort\x12 \n\x1cREASONING_EFFORT_UNSPECIFIED\x10\x00\x12\x19\n\x15REASONING_EFFORT_NONE\x10\x01\x12\x1c\n\x18REASONING_EFFORT_MINIMAL\x10\x02\x12\x18\n\x14REASONING_EFFORT_LOW\x10\x03\x12\x1b\n\x17REASONING_EFFORT_MEDIUM\x10\x04\x12\x19\n\x15REASONING_EFFORT_HIGH\x10\x05*\x87\x01\n\x0eToolChoiceMode\x12 \n\x1cTOOL_CHOICE_MODE_UNSPECIFIED\x10\x00\x12\x19\n\x15TOOL_CHOICE_MODE_AUTO\x10\x01\x12\x19\n\x15TOOL_CHOICE_MODE_NONE\x10\x02\x12\x1d\n\x19TOOL_CHOICE_MODE_REQUIRED\x10\x03*\xd3\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x1c\n\x18\x46INISH_REASON_TOOL_CALLS\x10\x03\x12 \n\x1c\x46INISH_REASON_CONTENT_FILTER\x10\x04\x12\x19\n\x15\x46INISH_REASON_REFUSAL\x10\x05\x12\x17\n\x13\x46INISH_REASON_OTHER\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dtrunkline/v1/generation.proto\x12\x0ctrunkline.v1\"\xd8\x03\n\x10GenerationConfig\x12/\n\x11max_output_tokens\x18\x01 \x01(\x05H\x00R\x0fmaxOutputTokens\x88\x01\x01\x12%\n\x0btemperature\x18\x02 \x01(\x01H\x01R\x0btemperature\x88\x01\x01\x12\x18\n\x05top_p\x18\x03 \x01(\x01H\x02R\x04topP\x88\x01\x01\x12\x18\n\x05top_k\x18\x04 \x01(\x05H\x03R\x04topK\x88\x01\x01\x12\x12\n\x04stop\x18\x05 \x03(\tR\x04stop\x12\x17\n\x04seed\x18\x06 \x01(\x03H\x04R\x04seed\x88\x01\x01\x12.\n\x10presence_penalty\x18\x07 \x01(\x01H\x05R\x0fpresencePenalty\x88\x01\x01\x12\x30\n\x11\x66requency_penalty\x18\x08 \x01(\x01H\x06R\x10\x66requencyPenalty\x88\x01\x01\x12;\n\treasoning\x18\t \x01(\x0b\x32\x1d.trunkline.v1.ReasoningConfigR\treasoningB\x14\n\x12_max_output_tokensB\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\x07\n\x05_seedB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penalty\"\xb1\x01\n\x0fReasoningConfig\x12\x35\n\x06\x65\x66\x66ort\x18\x01 \x01(\x0e\x32\x1d.trunkline.v1.ReasoningEffortR\x06\x65\x66\x66ort\x12(\n\rbudget_tokens\x18\x02 \x01(\x05H\x00R\x0c\x62udgetTokens\x88\x01\x01\x12+\n\x11include_reasoning\x18\x03 \x01(\x08R\x10includeReasoningB\x10\n\x0e_budget_tokens\"\xb2\x01\n\x04Tool\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12 \n\x0b\x64\x65scription\x18\x02 \x01(\tR\x0b\x64\x65scription\x12\'\n\x0fparameters_json\x18\x03 \x01(\tR\x0eparametersJson\x12\x16\n\x06strict\x18\x04 \x01(\x08R\x06strict\x12\x33\n\x07\x62uiltin\x18\x05 \x01(\x0b\x32\x19.trunkline.v1.BuiltinToolR\x07\x62uiltin\"D\n\x0b\x42uiltinTool\x12\x12\n\x04type\x18\x01 \x01(\tR\x04type\x12!\n\x0coptions_json\x18\x02 \x01(\tR\x0boptionsJson\"}\n\nToolChoice\x12\x30\n\x04mode\x18\x01 \x01(\x0e\x32\x1c.trunkline.v1.ToolChoiceModeR\x04mode\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12)\n\x10\x64isable_parallel\x18\x03 \x01(\x08R\x0f\x64isableParallel\"\x92\x01\n\x0eResponseFormat\x12;\n\x0bjson_object\x18\x01 \x01(\x0b\x32\x18.trunkline.v1.JsonObjectH\x00R\njsonObject\x12;\n\x0bjson_schema\x18\x02 \x01(\x0b\x32\x18.trunkline.v1.JsonSchemaH\x00R\njsonSchemaB\x06\n\x04kind\"\x0c\n\nJsonObject\"{\n\nJsonSchema\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12 \n\x0b\x64\x65scription\x18\x02 \x01(\tR\x0b\x64\x65scription\x12\x1f\n\x0bschema_json\x18\x03 \x01(\tR\nschemaJson\x12\x16\n\x06strict\x18\x04 \x01(\x08R\x06strict\"\xb6\x01\n\rFilterFinding\x12\x35\n\x07subject\x18\x01 \x01(\x0e\x32\x1b.trunkline.v1.FilterSubjectR\x07subject\x12\x1a\n\x08\x63\x61tegory\x18\x02 \x01(\tR\x08\x63\x61tegory\x12\x1a\n\x08severity\x18\x03 \x01(\tR\x08severity\x12\x1a\n\x08\x64\x65tected\x18\x04 \x01(\x08R\x08\x64\x65tected\x12\x1a\n\x08\x66iltered\x18\x05 \x01(\x08R\x08\x66iltered*\xbe\x01\n\x0fReasoningEffort\x12 \n\x1cREASONING_EFFORT_UNSPECIFIED\x10\x00\x12\x19\n\x15REASONING_EFFORT_NONE\x10\x01\x12\x1c\n\x18REASONING_EFFORT_MINIMAL\x10\x02\x12\x18\n\x14REASONING_EFFORT_LOW\x10\x03\x12\x1b\n\x17REASONING_EFFORT_MEDIUM\x10\x04\x12\x19\n\x15REASONING_EFFORT_HIGH\x10\x05*\x87\x01\n\x0eToolChoiceMode\x12 \n\x1cTOOL_CHOICE_MODE_UNSPECIFIED\x10\x00\x12\x19\n\x15TOOL_CHOICE_MODE_AUTO\x10\x01\x12\x19\n\x15TOOL_CHOICE_MODE_NONE\x10\x02\x12\x1d\n\x19TOOL_CHOICE_MODE_REQUIRED\x10\x03*\xd3\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x1c\n\x18\x46INISH_REASON_TOOL_CALLS\x10\x03\x12 \n\x1c\x46INISH_REASON_CONTENT_FILTER\x10\x04\x12\x19\n\x15\x46INISH_REASON_REFUSAL\x10\x05\x12\x17\n\x13\x46INISH_REASON_OTHER\x10\x06*e\n\rFilterSubject\x12\x1e\n\x1a\x46ILTER_SUBJECT_UNSPECIFIED\x10\x00\x12\x19\n\x15\x46ILTER_SUBJECT_PROMPT\x10\x01\x12\x19\n\x15\x46ILTER_SUBJECT_ANSWER\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trunkline.v1.generation_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_REASONINGEFFORT']._serialized_start=1245
-  _globals['_REASONINGEFFORT']._serialized_end=1435
-  _globals['_TOOLCHOICEMODE']._serialized_start=1438
-  _globals['_TOOLCHOICEMODE']._serialized_end=1573
-  _globals['_FINISHREASON']._serialized_start=1576
-  _globals['_FINISHREASON']._serialized_end=1787
+  _globals['_REASONINGEFFORT']._serialized_start=1554
+  _globals['_REASONINGEFFORT']._serialized_end=1744
+  _globals['_TOOLCHOICEMODE']._serialized_start=1747
+  _globals['_TOOLCHOICEMODE']._serialized_end=1882
+  _globals['_FINISHREASON']._serialized_start=1885
+  _globals['_FINISHREASON']._serialized_end=2096
+  _globals['_FILTERSUBJECT']._serialized_start=2098
+  _globals['_FILTERSUBJECT']._serialized_end=2199
   _globals['_GENERATIONCONFIG']._serialized_start=48
   _globals['_GENERATIONCONFIG']._serialized_end=520
   _globals['_REASONINGCONFIG']._serialized_start=523
   _globals['_REASONINGCONFIG']._serialized_end=700
-  _globals['_TOOL']._serialized_start=702
-  _globals['_TOOL']._serialized_end=827
-  _globals['_TOOLCHOICE']._serialized_start=829
-  _globals['_TOOLCHOICE']._serialized_end=954
-  _globals['_RESPONSEFORMAT']._serialized_start=957
-  _globals['_RESPONSEFORMAT']._serialized_end=1103
-  _globals['_JSONOBJECT']._serialized_start=1105
-  _globals['_JSONOBJECT']._serialized_end=1117
-  _globals['_JSONSCHEMA']._serialized_start=1119
-  _globals['_JSONSCHEMA']._serialized_end=1242
+  _globals['_TOOL']._serialized_start=703
+  _globals['_TOOL']._serialized_end=881
+  _globals['_BUILTINTOOL']._serialized_start=883
+  _globals['_BUILTINTOOL']._serialized_end=951
+  _globals['_TOOLCHOICE']._serialized_start=953
+  _globals['_TOOLCHOICE']._serialized_end=1078
+  _globals['_RESPONSEFORMAT']._serialized_start=1081
+  _globals['_RESPONSEFORMAT']._serialized_end=1227
+  _globals['_JSONOBJECT']._serialized_start=1229
+  _globals['_JSONOBJECT']._serialized_end=1241
+  _globals['_JSONSCHEMA']._serialized_start=1243
+  _globals['_JSONSCHEMA']._serialized_end=1366
+  _globals['_FILTERFINDING']._serialized_start=1369
+  _globals['_FILTERFINDING']._serialized_end=1551
 # @@protoc_insertion_point(module_scope)

@@ -123,6 +123,30 @@ FINISH_REASON_OTHER: FinishReason.ValueType  # 6
 """The vendor gave a reason that has no name here; see vendor_finish_reason."""
 Global___FinishReason: _TypeAlias = FinishReason  # noqa: Y015
 
+class _FilterSubject:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FilterSubjectEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FilterSubject.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FILTER_SUBJECT_UNSPECIFIED: _FilterSubject.ValueType  # 0
+    """Not said."""
+    FILTER_SUBJECT_PROMPT: _FilterSubject.ValueType  # 1
+    """What was sent to the model."""
+    FILTER_SUBJECT_ANSWER: _FilterSubject.ValueType  # 2
+    """What the model wrote."""
+
+class FilterSubject(_FilterSubject, metaclass=_FilterSubjectEnumTypeWrapper):
+    """FilterSubject is what a content filter judged."""
+
+FILTER_SUBJECT_UNSPECIFIED: FilterSubject.ValueType  # 0
+"""Not said."""
+FILTER_SUBJECT_PROMPT: FilterSubject.ValueType  # 1
+"""What was sent to the model."""
+FILTER_SUBJECT_ANSWER: FilterSubject.ValueType  # 2
+"""What the model wrote."""
+Global___FilterSubject: _TypeAlias = FilterSubject  # noqa: Y015
+
 @_typing.final
 class GenerationConfig(_message.Message):
     """GenerationConfig holds the knobs of a generation. An unset field is not sent, so the
@@ -248,7 +272,7 @@ Global___ReasoningConfig: _TypeAlias = ReasoningConfig  # noqa: Y015
 
 @_typing.final
 class Tool(_message.Message):
-    """Tool is something the model may call."""
+    """Tool is something the model may call: a function of the caller's, or one of the vendor's own."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -256,9 +280,10 @@ class Tool(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     PARAMETERS_JSON_FIELD_NUMBER: _builtins.int
     STRICT_FIELD_NUMBER: _builtins.int
+    BUILTIN_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The tool's name: letters, digits, underscore and hyphen, 1 to 64 characters, unique
-    in the request.
+    in the request. Empty for the vendor's own.
     """
     description: _builtins.str
     """What the tool does, for the model to read. Empty is allowed and seldom wise."""
@@ -268,6 +293,12 @@ class Tool(_message.Message):
     """
     strict: _builtins.bool
     """True asks the vendor to hold the model to the schema."""
+    @_builtins.property
+    def builtin(self) -> Global___BuiltinTool:
+        """A tool that the vendor runs itself. Nothing else may be set beside it. Empty means a
+        function, which the caller runs.
+        """
+
     def __init__(
         self,
         *,
@@ -275,14 +306,43 @@ class Tool(_message.Message):
         description: _builtins.str = ...,
         parameters_json: _builtins.str = ...,
         strict: _builtins.bool = ...,
+        builtin: Global___BuiltinTool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["builtin", b"builtin"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "name", b"name", "parameters_json", b"parameters_json", "strict", b"strict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["builtin", b"builtin", "description", b"description", "name", b"name", "parameters_json", b"parameters_json", "strict", b"strict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Tool: _TypeAlias = Tool  # noqa: Y015
+
+@_typing.final
+class BuiltinTool(_message.Message):
+    """BuiltinTool is a tool that the vendor runs itself, such as a web search. What it did stands
+    in the answer as vendor items, sources and citations.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TYPE_FIELD_NUMBER: _builtins.int
+    OPTIONS_JSON_FIELD_NUMBER: _builtins.int
+    type: _builtins.str
+    """The vendor's word for it, for example "web_search" or "code_interpreter". Required."""
+    options_json: _builtins.str
+    """The vendor's options as JSON text of an object. Empty means none."""
+    def __init__(
+        self,
+        *,
+        type: _builtins.str = ...,
+        options_json: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["options_json", b"options_json", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BuiltinTool: _TypeAlias = BuiltinTool  # noqa: Y015
 
 @_typing.final
 class ToolChoice(_message.Message):
@@ -398,3 +458,43 @@ class JsonSchema(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___JsonSchema: _TypeAlias = JsonSchema  # noqa: Y015
+
+@_typing.final
+class FilterFinding(_message.Message):
+    """FilterFinding is what a vendor's content filter says of a prompt or an answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    CATEGORY_FIELD_NUMBER: _builtins.int
+    SEVERITY_FIELD_NUMBER: _builtins.int
+    DETECTED_FIELD_NUMBER: _builtins.int
+    FILTERED_FIELD_NUMBER: _builtins.int
+    subject: Global___FilterSubject.ValueType
+    """What was judged."""
+    category: _builtins.str
+    """The vendor's word for what was looked for, for example "hate" or "jailbreak"."""
+    severity: _builtins.str
+    """The vendor's word for how bad or how likely it is. Empty for filters that know only yes and
+    no.
+    """
+    detected: _builtins.bool
+    """True when the filter found it, whether or not it acted."""
+    filtered: _builtins.bool
+    """True when the filter withheld or cut the text for it."""
+    def __init__(
+        self,
+        *,
+        subject: Global___FilterSubject.ValueType = ...,
+        category: _builtins.str = ...,
+        severity: _builtins.str = ...,
+        detected: _builtins.bool = ...,
+        filtered: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["category", b"category", "detected", b"detected", "filtered", b"filtered", "severity", b"severity", "subject", b"subject"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FilterFinding: _TypeAlias = FilterFinding  # noqa: Y015

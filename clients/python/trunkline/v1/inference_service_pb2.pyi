@@ -178,6 +178,7 @@ class GenerateResponse(_message.Message):
     TIMING_FIELD_NUMBER: _builtins.int
     CACHE_HIT_KIND_FIELD_NUMBER: _builtins.int
     SAVED_FIELD_NUMBER: _builtins.int
+    FILTER_FINDINGS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The id of the call: the request_id, or one the router made."""
     model: _builtins.str
@@ -226,6 +227,10 @@ class GenerateResponse(_message.Message):
         is HIT.
         """
 
+    @_builtins.property
+    def filter_findings(self) -> _containers.RepeatedCompositeFieldContainer[_generation_pb2.FilterFinding]:
+        """What the vendor's content filter says of prompt and answer. Empty when it says nothing."""
+
     def __init__(
         self,
         *,
@@ -244,10 +249,11 @@ class GenerateResponse(_message.Message):
         timing: _usage_pb2.Timing | None = ...,
         cache_hit_kind: _context_pb2.CacheHitKind.ValueType = ...,
         saved: _usage_pb2.Cost | None = ...,
+        filter_findings: _abc.Iterable[_generation_pb2.FilterFinding] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "decision", b"decision", "message", b"message", "saved", b"saved", "timing", b"timing", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "cache_hit_kind", b"cache_hit_kind", "cache_status", b"cache_status", "cost", b"cost", "decision", b"decision", "deployment", b"deployment", "finish_reason", b"finish_reason", "id", b"id", "message", b"message", "model", b"model", "provider", b"provider", "saved", b"saved", "timing", b"timing", "usage", b"usage", "vendor_finish_reason", b"vendor_finish_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "cache_hit_kind", b"cache_hit_kind", "cache_status", b"cache_status", "cost", b"cost", "decision", b"decision", "deployment", b"deployment", "filter_findings", b"filter_findings", "finish_reason", b"finish_reason", "id", b"id", "message", b"message", "model", b"model", "provider", b"provider", "saved", b"saved", "timing", b"timing", "usage", b"usage", "vendor_finish_reason", b"vendor_finish_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -351,6 +357,8 @@ class StreamDelta(_message.Message):
     TOOL_CALL_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
     PART_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    CITATION_FIELD_NUMBER: _builtins.int
     part_index: _builtins.int
     """Which part of the message it adds to, from 0."""
     text: _builtins.str
@@ -367,7 +375,17 @@ class StreamDelta(_message.Message):
 
     @_builtins.property
     def part(self) -> _message_pb2.Part:
-        """A whole part that comes in one piece: an image, audio or redacted reasoning."""
+        """A whole part that comes in one piece: an image, audio, redacted reasoning or a vendor
+        item.
+        """
+
+    @_builtins.property
+    def source(self) -> _message_pb2.Source:
+        """One more source of the message; part_index says nothing."""
+
+    @_builtins.property
+    def citation(self) -> _message_pb2.Citation:
+        """One more citation of the message; its own part_index counts."""
 
     def __init__(
         self,
@@ -378,12 +396,14 @@ class StreamDelta(_message.Message):
         tool_call: Global___ToolCallDelta | None = ...,
         signature: _message_pb2.Signature | None = ...,
         part: _message_pb2.Part | None = ...,
+        source: _message_pb2.Source | None = ...,
+        citation: _message_pb2.Citation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "part", b"part", "reasoning", b"reasoning", "signature", b"signature", "text", b"text", "tool_call", b"tool_call"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["citation", b"citation", "kind", b"kind", "part", b"part", "reasoning", b"reasoning", "signature", b"signature", "source", b"source", "text", b"text", "tool_call", b"tool_call"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "part", b"part", "part_index", b"part_index", "reasoning", b"reasoning", "signature", b"signature", "text", b"text", "tool_call", b"tool_call"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["citation", b"citation", "kind", b"kind", "part", b"part", "part_index", b"part_index", "reasoning", b"reasoning", "signature", b"signature", "source", b"source", "text", b"text", "tool_call", b"tool_call"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["text", "reasoning", "tool_call", "signature", "part"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["text", "reasoning", "tool_call", "signature", "part", "source", "citation"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -435,6 +455,7 @@ class StreamEnd(_message.Message):
     CACHE_STATUS_FIELD_NUMBER: _builtins.int
     CACHE_HIT_KIND_FIELD_NUMBER: _builtins.int
     SAVED_FIELD_NUMBER: _builtins.int
+    FILTER_FINDINGS_FIELD_NUMBER: _builtins.int
     finish_reason: _generation_pb2.FinishReason.ValueType
     """Why the model stopped."""
     vendor_finish_reason: _builtins.str
@@ -465,6 +486,10 @@ class StreamEnd(_message.Message):
     def saved(self) -> _usage_pb2.Cost:
         """As in GenerateResponse."""
 
+    @_builtins.property
+    def filter_findings(self) -> _containers.RepeatedCompositeFieldContainer[_generation_pb2.FilterFinding]:
+        """As in GenerateResponse."""
+
     def __init__(
         self,
         *,
@@ -478,10 +503,11 @@ class StreamEnd(_message.Message):
         cache_status: _context_pb2.CacheStatus.ValueType = ...,
         cache_hit_kind: _context_pb2.CacheHitKind.ValueType = ...,
         saved: _usage_pb2.Cost | None = ...,
+        filter_findings: _abc.Iterable[_generation_pb2.FilterFinding] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "saved", b"saved", "timing", b"timing", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "cache_hit_kind", b"cache_hit_kind", "cache_status", b"cache_status", "cost", b"cost", "finish_reason", b"finish_reason", "model", b"model", "saved", b"saved", "timing", b"timing", "usage", b"usage", "vendor_finish_reason", b"vendor_finish_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "cache_hit_kind", b"cache_hit_kind", "cache_status", b"cache_status", "cost", b"cost", "filter_findings", b"filter_findings", "finish_reason", b"finish_reason", "model", b"model", "saved", b"saved", "timing", b"timing", "usage", b"usage", "vendor_finish_reason", b"vendor_finish_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,6 +4,9 @@ import grpc
 import warnings
 
 from trunkline.v1 import inference_service_pb2 as trunkline_dot_v1_dot_inference__service__pb2
+from trunkline.v1 import media_pb2 as trunkline_dot_v1_dot_media__pb2
+from trunkline.v1 import models_pb2 as trunkline_dot_v1_dot_models__pb2
+from trunkline.v1 import rerank_pb2 as trunkline_dot_v1_dot_rerank__pb2
 
 GRPC_GENERATED_VERSION = '1.83.2'
 GRPC_VERSION = grpc.__version__
@@ -63,6 +66,41 @@ class InferenceServiceStub:
                 request_serializer=trunkline_dot_v1_dot_inference__service__pb2.BatchRouteRequest.SerializeToString,
                 response_deserializer=trunkline_dot_v1_dot_inference__service__pb2.BatchRouteResponse.FromString,
                 _registered_method=True)
+        self.GenerateImage = channel.unary_unary(
+                '/trunkline.v1.InferenceService/GenerateImage',
+                request_serializer=trunkline_dot_v1_dot_media__pb2.GenerateImageRequest.SerializeToString,
+                response_deserializer=trunkline_dot_v1_dot_media__pb2.GenerateImageResponse.FromString,
+                _registered_method=True)
+        self.Transcribe = channel.stream_unary(
+                '/trunkline.v1.InferenceService/Transcribe',
+                request_serializer=trunkline_dot_v1_dot_media__pb2.TranscribeRequest.SerializeToString,
+                response_deserializer=trunkline_dot_v1_dot_media__pb2.TranscribeResponse.FromString,
+                _registered_method=True)
+        self.Synthesize = channel.unary_stream(
+                '/trunkline.v1.InferenceService/Synthesize',
+                request_serializer=trunkline_dot_v1_dot_media__pb2.SynthesizeRequest.SerializeToString,
+                response_deserializer=trunkline_dot_v1_dot_media__pb2.SynthesizeResponse.FromString,
+                _registered_method=True)
+        self.Rerank = channel.unary_unary(
+                '/trunkline.v1.InferenceService/Rerank',
+                request_serializer=trunkline_dot_v1_dot_rerank__pb2.RerankRequest.SerializeToString,
+                response_deserializer=trunkline_dot_v1_dot_rerank__pb2.RerankResponse.FromString,
+                _registered_method=True)
+        self.CountTokens = channel.unary_unary(
+                '/trunkline.v1.InferenceService/CountTokens',
+                request_serializer=trunkline_dot_v1_dot_models__pb2.CountTokensRequest.SerializeToString,
+                response_deserializer=trunkline_dot_v1_dot_models__pb2.CountTokensResponse.FromString,
+                _registered_method=True)
+        self.ListModels = channel.unary_unary(
+                '/trunkline.v1.InferenceService/ListModels',
+                request_serializer=trunkline_dot_v1_dot_models__pb2.ListModelsRequest.SerializeToString,
+                response_deserializer=trunkline_dot_v1_dot_models__pb2.ListModelsResponse.FromString,
+                _registered_method=True)
+        self.ListProviderHealth = channel.unary_unary(
+                '/trunkline.v1.InferenceService/ListProviderHealth',
+                request_serializer=trunkline_dot_v1_dot_models__pb2.ListProviderHealthRequest.SerializeToString,
+                response_deserializer=trunkline_dot_v1_dot_models__pb2.ListProviderHealthResponse.FromString,
+                _registered_method=True)
 
 
 class InferenceServiceServicer:
@@ -108,6 +146,57 @@ class InferenceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GenerateImage(self, request, context):
+        """GenerateImage makes pictures of a description, or changes given ones.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Transcribe(self, request_iterator, context):
+        """Transcribe turns speech into text. The first message says what is asked for; it may hold
+        the whole recording, or messages with the rest of it follow.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Synthesize(self, request, context):
+        """Synthesize turns text into speech, sent as it is made. A stream that ends with status OK has
+        sent exactly one end event, as its last; any other end is a failure.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Rerank(self, request, context):
+        """Rerank orders documents by how well they answer a query.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CountTokens(self, request, context):
+        """CountTokens counts the tokens of a conversation without having it answered.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListModels(self, request, context):
+        """ListModels lists the models that the caller may use.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListProviderHealth(self, request, context):
+        """ListProviderHealth tells how each provider fares, as the process that answers sees it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_InferenceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -135,6 +224,41 @@ def add_InferenceServiceServicer_to_server(servicer, server):
                     servicer.BatchRoute,
                     request_deserializer=trunkline_dot_v1_dot_inference__service__pb2.BatchRouteRequest.FromString,
                     response_serializer=trunkline_dot_v1_dot_inference__service__pb2.BatchRouteResponse.SerializeToString,
+            ),
+            'GenerateImage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GenerateImage,
+                    request_deserializer=trunkline_dot_v1_dot_media__pb2.GenerateImageRequest.FromString,
+                    response_serializer=trunkline_dot_v1_dot_media__pb2.GenerateImageResponse.SerializeToString,
+            ),
+            'Transcribe': grpc.stream_unary_rpc_method_handler(
+                    servicer.Transcribe,
+                    request_deserializer=trunkline_dot_v1_dot_media__pb2.TranscribeRequest.FromString,
+                    response_serializer=trunkline_dot_v1_dot_media__pb2.TranscribeResponse.SerializeToString,
+            ),
+            'Synthesize': grpc.unary_stream_rpc_method_handler(
+                    servicer.Synthesize,
+                    request_deserializer=trunkline_dot_v1_dot_media__pb2.SynthesizeRequest.FromString,
+                    response_serializer=trunkline_dot_v1_dot_media__pb2.SynthesizeResponse.SerializeToString,
+            ),
+            'Rerank': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rerank,
+                    request_deserializer=trunkline_dot_v1_dot_rerank__pb2.RerankRequest.FromString,
+                    response_serializer=trunkline_dot_v1_dot_rerank__pb2.RerankResponse.SerializeToString,
+            ),
+            'CountTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.CountTokens,
+                    request_deserializer=trunkline_dot_v1_dot_models__pb2.CountTokensRequest.FromString,
+                    response_serializer=trunkline_dot_v1_dot_models__pb2.CountTokensResponse.SerializeToString,
+            ),
+            'ListModels': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListModels,
+                    request_deserializer=trunkline_dot_v1_dot_models__pb2.ListModelsRequest.FromString,
+                    response_serializer=trunkline_dot_v1_dot_models__pb2.ListModelsResponse.SerializeToString,
+            ),
+            'ListProviderHealth': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListProviderHealth,
+                    request_deserializer=trunkline_dot_v1_dot_models__pb2.ListProviderHealthRequest.FromString,
+                    response_serializer=trunkline_dot_v1_dot_models__pb2.ListProviderHealthResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -276,6 +400,195 @@ class InferenceService:
             '/trunkline.v1.InferenceService/BatchRoute',
             trunkline_dot_v1_dot_inference__service__pb2.BatchRouteRequest.SerializeToString,
             trunkline_dot_v1_dot_inference__service__pb2.BatchRouteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GenerateImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trunkline.v1.InferenceService/GenerateImage',
+            trunkline_dot_v1_dot_media__pb2.GenerateImageRequest.SerializeToString,
+            trunkline_dot_v1_dot_media__pb2.GenerateImageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Transcribe(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/trunkline.v1.InferenceService/Transcribe',
+            trunkline_dot_v1_dot_media__pb2.TranscribeRequest.SerializeToString,
+            trunkline_dot_v1_dot_media__pb2.TranscribeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Synthesize(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/trunkline.v1.InferenceService/Synthesize',
+            trunkline_dot_v1_dot_media__pb2.SynthesizeRequest.SerializeToString,
+            trunkline_dot_v1_dot_media__pb2.SynthesizeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rerank(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trunkline.v1.InferenceService/Rerank',
+            trunkline_dot_v1_dot_rerank__pb2.RerankRequest.SerializeToString,
+            trunkline_dot_v1_dot_rerank__pb2.RerankResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CountTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trunkline.v1.InferenceService/CountTokens',
+            trunkline_dot_v1_dot_models__pb2.CountTokensRequest.SerializeToString,
+            trunkline_dot_v1_dot_models__pb2.CountTokensResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListModels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trunkline.v1.InferenceService/ListModels',
+            trunkline_dot_v1_dot_models__pb2.ListModelsRequest.SerializeToString,
+            trunkline_dot_v1_dot_models__pb2.ListModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListProviderHealth(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trunkline.v1.InferenceService/ListProviderHealth',
+            trunkline_dot_v1_dot_models__pb2.ListProviderHealthRequest.SerializeToString,
+            trunkline_dot_v1_dot_models__pb2.ListProviderHealthResponse.FromString,
             options,
             channel_credentials,
             insecure,

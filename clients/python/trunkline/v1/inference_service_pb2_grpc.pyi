@@ -6,6 +6,9 @@ isort:skip_file
 from collections import abc as _abc
 from grpc import aio as _aio
 from trunkline.v1 import inference_service_pb2 as _inference_service_pb2
+from trunkline.v1 import media_pb2 as _media_pb2
+from trunkline.v1 import models_pb2 as _models_pb2
+from trunkline.v1 import rerank_pb2 as _rerank_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys
@@ -49,6 +52,24 @@ class InferenceServiceStub:
     """Route tells how a call would be routed, without making it."""
     BatchRoute: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.BatchRouteRequest, _inference_service_pb2.BatchRouteResponse]
     """BatchRoute tells how each of many calls would be routed, without making any."""
+    GenerateImage: _grpc.UnaryUnaryMultiCallable[_media_pb2.GenerateImageRequest, _media_pb2.GenerateImageResponse]
+    """GenerateImage makes pictures of a description, or changes given ones."""
+    Transcribe: _grpc.StreamUnaryMultiCallable[_media_pb2.TranscribeRequest, _media_pb2.TranscribeResponse]
+    """Transcribe turns speech into text. The first message says what is asked for; it may hold
+    the whole recording, or messages with the rest of it follow.
+    """
+    Synthesize: _grpc.UnaryStreamMultiCallable[_media_pb2.SynthesizeRequest, _media_pb2.SynthesizeResponse]
+    """Synthesize turns text into speech, sent as it is made. A stream that ends with status OK has
+    sent exactly one end event, as its last; any other end is a failure.
+    """
+    Rerank: _grpc.UnaryUnaryMultiCallable[_rerank_pb2.RerankRequest, _rerank_pb2.RerankResponse]
+    """Rerank orders documents by how well they answer a query."""
+    CountTokens: _grpc.UnaryUnaryMultiCallable[_models_pb2.CountTokensRequest, _models_pb2.CountTokensResponse]
+    """CountTokens counts the tokens of a conversation without having it answered."""
+    ListModels: _grpc.UnaryUnaryMultiCallable[_models_pb2.ListModelsRequest, _models_pb2.ListModelsResponse]
+    """ListModels lists the models that the caller may use."""
+    ListProviderHealth: _grpc.UnaryUnaryMultiCallable[_models_pb2.ListProviderHealthRequest, _models_pb2.ListProviderHealthResponse]
+    """ListProviderHealth tells how each provider fares, as the process that answers sees it."""
 
 @_typing.type_check_only
 class InferenceServiceAsyncStub(InferenceServiceStub):
@@ -71,6 +92,24 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     """Route tells how a call would be routed, without making it."""
     BatchRoute: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.BatchRouteRequest, _inference_service_pb2.BatchRouteResponse]  # type: ignore[assignment]
     """BatchRoute tells how each of many calls would be routed, without making any."""
+    GenerateImage: _aio.UnaryUnaryMultiCallable[_media_pb2.GenerateImageRequest, _media_pb2.GenerateImageResponse]  # type: ignore[assignment]
+    """GenerateImage makes pictures of a description, or changes given ones."""
+    Transcribe: _aio.StreamUnaryMultiCallable[_media_pb2.TranscribeRequest, _media_pb2.TranscribeResponse]  # type: ignore[assignment]
+    """Transcribe turns speech into text. The first message says what is asked for; it may hold
+    the whole recording, or messages with the rest of it follow.
+    """
+    Synthesize: _aio.UnaryStreamMultiCallable[_media_pb2.SynthesizeRequest, _media_pb2.SynthesizeResponse]  # type: ignore[assignment]
+    """Synthesize turns text into speech, sent as it is made. A stream that ends with status OK has
+    sent exactly one end event, as its last; any other end is a failure.
+    """
+    Rerank: _aio.UnaryUnaryMultiCallable[_rerank_pb2.RerankRequest, _rerank_pb2.RerankResponse]  # type: ignore[assignment]
+    """Rerank orders documents by how well they answer a query."""
+    CountTokens: _aio.UnaryUnaryMultiCallable[_models_pb2.CountTokensRequest, _models_pb2.CountTokensResponse]  # type: ignore[assignment]
+    """CountTokens counts the tokens of a conversation without having it answered."""
+    ListModels: _aio.UnaryUnaryMultiCallable[_models_pb2.ListModelsRequest, _models_pb2.ListModelsResponse]  # type: ignore[assignment]
+    """ListModels lists the models that the caller may use."""
+    ListProviderHealth: _aio.UnaryUnaryMultiCallable[_models_pb2.ListProviderHealthRequest, _models_pb2.ListProviderHealthResponse]  # type: ignore[assignment]
+    """ListProviderHealth tells how each provider fares, as the process that answers sees it."""
 
 class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
     """InferenceService routes language-model calls to providers.
@@ -120,5 +159,65 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_inference_service_pb2.BatchRouteResponse, _abc.Awaitable[_inference_service_pb2.BatchRouteResponse]]:
         """BatchRoute tells how each of many calls would be routed, without making any."""
+
+    @_abc_1.abstractmethod
+    def GenerateImage(
+        self,
+        request: _media_pb2.GenerateImageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_media_pb2.GenerateImageResponse, _abc.Awaitable[_media_pb2.GenerateImageResponse]]:
+        """GenerateImage makes pictures of a description, or changes given ones."""
+
+    @_abc_1.abstractmethod
+    def Transcribe(
+        self,
+        request_iterator: _MaybeAsyncIterator[_media_pb2.TranscribeRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_media_pb2.TranscribeResponse, _abc.Awaitable[_media_pb2.TranscribeResponse]]:
+        """Transcribe turns speech into text. The first message says what is asked for; it may hold
+        the whole recording, or messages with the rest of it follow.
+        """
+
+    @_abc_1.abstractmethod
+    def Synthesize(
+        self,
+        request: _media_pb2.SynthesizeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_media_pb2.SynthesizeResponse], _abc.AsyncIterator[_media_pb2.SynthesizeResponse]]:
+        """Synthesize turns text into speech, sent as it is made. A stream that ends with status OK has
+        sent exactly one end event, as its last; any other end is a failure.
+        """
+
+    @_abc_1.abstractmethod
+    def Rerank(
+        self,
+        request: _rerank_pb2.RerankRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_rerank_pb2.RerankResponse, _abc.Awaitable[_rerank_pb2.RerankResponse]]:
+        """Rerank orders documents by how well they answer a query."""
+
+    @_abc_1.abstractmethod
+    def CountTokens(
+        self,
+        request: _models_pb2.CountTokensRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_models_pb2.CountTokensResponse, _abc.Awaitable[_models_pb2.CountTokensResponse]]:
+        """CountTokens counts the tokens of a conversation without having it answered."""
+
+    @_abc_1.abstractmethod
+    def ListModels(
+        self,
+        request: _models_pb2.ListModelsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_models_pb2.ListModelsResponse, _abc.Awaitable[_models_pb2.ListModelsResponse]]:
+        """ListModels lists the models that the caller may use."""
+
+    @_abc_1.abstractmethod
+    def ListProviderHealth(
+        self,
+        request: _models_pb2.ListProviderHealthRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_models_pb2.ListProviderHealthResponse, _abc.Awaitable[_models_pb2.ListProviderHealthResponse]]:
+        """ListProviderHealth tells how each provider fares, as the process that answers sees it."""
 
 def add_InferenceServiceServicer_to_server(servicer: InferenceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

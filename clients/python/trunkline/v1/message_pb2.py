@@ -24,33 +24,39 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atrunkline/v1/message.proto\x12\x0ctrunkline.v1\"o\n\x07Message\x12&\n\x04role\x18\x01 \x01(\x0e\x32\x12.trunkline.v1.RoleR\x04role\x12(\n\x05parts\x18\x02 \x03(\x0b\x32\x12.trunkline.v1.PartR\x05parts\x12\x12\n\x04name\x18\x03 \x01(\tR\x04name\"\xb7\x03\n\x04Part\x12\x14\n\x04text\x18\x01 \x01(\tH\x00R\x04text\x12+\n\x05image\x18\x02 \x01(\x0b\x32\x13.trunkline.v1.ImageH\x00R\x05image\x12+\n\x05\x61udio\x18\x03 \x01(\x0b\x32\x13.trunkline.v1.AudioH\x00R\x05\x61udio\x12(\n\x04\x66ile\x18\x04 \x01(\x0b\x32\x12.trunkline.v1.FileH\x00R\x04\x66ile\x12\x35\n\ttool_call\x18\x05 \x01(\x0b\x32\x16.trunkline.v1.ToolCallH\x00R\x08toolCall\x12;\n\x0btool_result\x18\x06 \x01(\x0b\x32\x18.trunkline.v1.ToolResultH\x00R\ntoolResult\x12\x37\n\treasoning\x18\x07 \x01(\x0b\x32\x17.trunkline.v1.ReasoningH\x00R\treasoning\x12\x35\n\tsignature\x18\x08 \x01(\x0b\x32\x17.trunkline.v1.SignatureR\tsignature\x12)\n\x10\x63\x61\x63he_breakpoint\x18\t \x01(\x08R\x0f\x63\x61\x63heBreakpointB\x06\n\x04kind\";\n\tSignature\x12\x18\n\x07\x64ialect\x18\x01 \x01(\tR\x07\x64ialect\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value\"\x8d\x01\n\x05Image\x12\x14\n\x04\x64\x61ta\x18\x01 \x01(\x0cH\x00R\x04\x64\x61ta\x12\x12\n\x03uri\x18\x02 \x01(\tH\x00R\x03uri\x12\x1d\n\nmedia_type\x18\x03 \x01(\tR\tmediaType\x12\x31\n\x06\x64\x65tail\x18\x04 \x01(\x0e\x32\x19.trunkline.v1.ImageDetailR\x06\x64\x65tailB\x08\n\x06source\"z\n\x05\x41udio\x12\x14\n\x04\x64\x61ta\x18\x01 \x01(\x0cH\x00R\x04\x64\x61ta\x12\x12\n\x03uri\x18\x02 \x01(\tH\x00R\x03uri\x12\x1d\n\nmedia_type\x18\x03 \x01(\tR\tmediaType\x12\x1e\n\ntranscript\x18\x04 \x01(\tR\ntranscriptB\x08\n\x06source\"\x90\x01\n\x04\x46ile\x12\x14\n\x04\x64\x61ta\x18\x01 \x01(\x0cH\x00R\x04\x64\x61ta\x12\x12\n\x03uri\x18\x02 \x01(\tH\x00R\x03uri\x12\x19\n\x07\x66ile_id\x18\x03 \x01(\tH\x00R\x06\x66ileId\x12\x1d\n\nmedia_type\x18\x04 \x01(\tR\tmediaType\x12\x1a\n\x08\x66ilename\x18\x05 \x01(\tR\x08\x66ilenameB\x08\n\x06source\"U\n\x08ToolCall\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12%\n\x0e\x61rguments_json\x18\x03 \x01(\tR\rargumentsJson\"\x87\x01\n\nToolResult\x12 \n\x0ctool_call_id\x18\x01 \x01(\tR\ntoolCallId\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12(\n\x05parts\x18\x03 \x03(\x0b\x32\x12.trunkline.v1.PartR\x05parts\x12\x19\n\x08is_error\x18\x04 \x01(\x08R\x07isError\"T\n\tReasoning\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text\x12#\n\rredacted_data\x18\x02 \x01(\tR\x0credactedData\x12\x0e\n\x02id\x18\x03 \x01(\tR\x02id*_\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SYSTEM\x10\x01\x12\r\n\tROLE_USER\x10\x02\x12\x12\n\x0eROLE_ASSISTANT\x10\x03\x12\r\n\tROLE_TOOL\x10\x04*X\n\x0bImageDetail\x12\x1c\n\x18IMAGE_DETAIL_UNSPECIFIED\x10\x00\x12\x14\n\x10IMAGE_DETAIL_LOW\x10\x01\x12\x15\n\x11IMAGE_DETAIL_HIGH\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atrunkline/v1/message.proto\x12\x0ctrunkline.v1\"\xd5\x01\n\x07Message\x12&\n\x04role\x18\x01 \x01(\x0e\x32\x12.trunkline.v1.RoleR\x04role\x12(\n\x05parts\x18\x02 \x03(\x0b\x32\x12.trunkline.v1.PartR\x05parts\x12\x12\n\x04name\x18\x03 \x01(\tR\x04name\x12.\n\x07sources\x18\x04 \x03(\x0b\x32\x14.trunkline.v1.SourceR\x07sources\x12\x34\n\tcitations\x18\x05 \x03(\x0b\x32\x16.trunkline.v1.CitationR\tcitations\"x\n\x06Source\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x10\n\x03uri\x18\x02 \x01(\tR\x03uri\x12\x14\n\x05title\x18\x03 \x01(\tR\x05title\x12\x18\n\x07snippet\x18\x04 \x01(\tR\x07snippet\x12\x1c\n\tpublished\x18\x05 \x01(\tR\tpublished\"\x8e\x01\n\x08\x43itation\x12\x1d\n\npart_index\x18\x01 \x01(\x05R\tpartIndex\x12\x14\n\x05start\x18\x02 \x01(\x05R\x05start\x12\x10\n\x03\x65nd\x18\x03 \x01(\x05R\x03\x65nd\x12%\n\x0esource_indexes\x18\x04 \x03(\x05R\rsourceIndexes\x12\x14\n\x05quote\x18\x05 \x01(\tR\x05quote\"\xf4\x03\n\x04Part\x12\x14\n\x04text\x18\x01 \x01(\tH\x00R\x04text\x12+\n\x05image\x18\x02 \x01(\x0b\x32\x13.trunkline.v1.ImageH\x00R\x05image\x12+\n\x05\x61udio\x18\x03 \x01(\x0b\x32\x13.trunkline.v1.AudioH\x00R\x05\x61udio\x12(\n\x04\x66ile\x18\x04 \x01(\x0b\x32\x12.trunkline.v1.FileH\x00R\x04\x66ile\x12\x35\n\ttool_call\x18\x05 \x01(\x0b\x32\x16.trunkline.v1.ToolCallH\x00R\x08toolCall\x12;\n\x0btool_result\x18\x06 \x01(\x0b\x32\x18.trunkline.v1.ToolResultH\x00R\ntoolResult\x12\x37\n\treasoning\x18\x07 \x01(\x0b\x32\x17.trunkline.v1.ReasoningH\x00R\treasoning\x12;\n\x0bvendor_item\x18\n \x01(\x0b\x32\x18.trunkline.v1.VendorItemH\x00R\nvendorItem\x12\x35\n\tsignature\x18\x08 \x01(\x0b\x32\x17.trunkline.v1.SignatureR\tsignature\x12)\n\x10\x63\x61\x63he_breakpoint\x18\t \x01(\x08R\x0f\x63\x61\x63heBreakpointB\x06\n\x04kind\";\n\tSignature\x12\x18\n\x07\x64ialect\x18\x01 \x01(\tR\x07\x64ialect\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value\"\x8d\x01\n\x05Image\x12\x14\n\x04\x64\x61ta\x18\x01 \x01(\x0cH\x00R\x04\x64\x61ta\x12\x12\n\x03uri\x18\x02 \x01(\tH\x00R\x03uri\x12\x1d\n\nmedia_type\x18\x03 \x01(\tR\tmediaType\x12\x31\n\x06\x64\x65tail\x18\x04 \x01(\x0e\x32\x19.trunkline.v1.ImageDetailR\x06\x64\x65tailB\x08\n\x06source\"z\n\x05\x41udio\x12\x14\n\x04\x64\x61ta\x18\x01 \x01(\x0cH\x00R\x04\x64\x61ta\x12\x12\n\x03uri\x18\x02 \x01(\tH\x00R\x03uri\x12\x1d\n\nmedia_type\x18\x03 \x01(\tR\tmediaType\x12\x1e\n\ntranscript\x18\x04 \x01(\tR\ntranscriptB\x08\n\x06source\"\x90\x01\n\x04\x46ile\x12\x14\n\x04\x64\x61ta\x18\x01 \x01(\x0cH\x00R\x04\x64\x61ta\x12\x12\n\x03uri\x18\x02 \x01(\tH\x00R\x03uri\x12\x19\n\x07\x66ile_id\x18\x03 \x01(\tH\x00R\x06\x66ileId\x12\x1d\n\nmedia_type\x18\x04 \x01(\tR\tmediaType\x12\x1a\n\x08\x66ilename\x18\x05 \x01(\tR\x08\x66ilenameB\x08\n\x06source\"U\n\x08ToolCall\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12%\n\x0e\x61rguments_json\x18\x03 \x01(\tR\rargumentsJson\"\x87\x01\n\nToolResult\x12 \n\x0ctool_call_id\x18\x01 \x01(\tR\ntoolCallId\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12(\n\x05parts\x18\x03 \x03(\x0b\x32\x12.trunkline.v1.PartR\x05parts\x12\x19\n\x08is_error\x18\x04 \x01(\x08R\x07isError\"T\n\tReasoning\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text\x12#\n\rredacted_data\x18\x02 \x01(\tR\x0credactedData\x12\x0e\n\x02id\x18\x03 \x01(\tR\x02id\"N\n\nVendorItem\x12\x18\n\x07\x64ialect\x18\x01 \x01(\tR\x07\x64ialect\x12\x12\n\x04type\x18\x02 \x01(\tR\x04type\x12\x12\n\x04json\x18\x03 \x01(\tR\x04json*_\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SYSTEM\x10\x01\x12\r\n\tROLE_USER\x10\x02\x12\x12\n\x0eROLE_ASSISTANT\x10\x03\x12\r\n\tROLE_TOOL\x10\x04*X\n\x0bImageDetail\x12\x1c\n\x18IMAGE_DETAIL_UNSPECIFIED\x10\x00\x12\x14\n\x10IMAGE_DETAIL_LOW\x10\x01\x12\x15\n\x11IMAGE_DETAIL_HIGH\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trunkline.v1.message_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ROLE']._serialized_start=1386
-  _globals['_ROLE']._serialized_end=1481
-  _globals['_IMAGEDETAIL']._serialized_start=1483
-  _globals['_IMAGEDETAIL']._serialized_end=1571
-  _globals['_MESSAGE']._serialized_start=44
-  _globals['_MESSAGE']._serialized_end=155
-  _globals['_PART']._serialized_start=158
-  _globals['_PART']._serialized_end=597
-  _globals['_SIGNATURE']._serialized_start=599
-  _globals['_SIGNATURE']._serialized_end=658
-  _globals['_IMAGE']._serialized_start=661
-  _globals['_IMAGE']._serialized_end=802
-  _globals['_AUDIO']._serialized_start=804
-  _globals['_AUDIO']._serialized_end=926
-  _globals['_FILE']._serialized_start=929
-  _globals['_FILE']._serialized_end=1073
-  _globals['_TOOLCALL']._serialized_start=1075
-  _globals['_TOOLCALL']._serialized_end=1160
-  _globals['_TOOLRESULT']._serialized_start=1163
-  _globals['_TOOLRESULT']._serialized_end=1298
-  _globals['_REASONING']._serialized_start=1300
-  _globals['_REASONING']._serialized_end=1384
+  _globals['_ROLE']._serialized_start=1897
+  _globals['_ROLE']._serialized_end=1992
+  _globals['_IMAGEDETAIL']._serialized_start=1994
+  _globals['_IMAGEDETAIL']._serialized_end=2082
+  _globals['_MESSAGE']._serialized_start=45
+  _globals['_MESSAGE']._serialized_end=258
+  _globals['_SOURCE']._serialized_start=260
+  _globals['_SOURCE']._serialized_end=380
+  _globals['_CITATION']._serialized_start=383
+  _globals['_CITATION']._serialized_end=525
+  _globals['_PART']._serialized_start=528
+  _globals['_PART']._serialized_end=1028
+  _globals['_SIGNATURE']._serialized_start=1030
+  _globals['_SIGNATURE']._serialized_end=1089
+  _globals['_IMAGE']._serialized_start=1092
+  _globals['_IMAGE']._serialized_end=1233
+  _globals['_AUDIO']._serialized_start=1235
+  _globals['_AUDIO']._serialized_end=1357
+  _globals['_FILE']._serialized_start=1360
+  _globals['_FILE']._serialized_end=1504
+  _globals['_TOOLCALL']._serialized_start=1506
+  _globals['_TOOLCALL']._serialized_end=1591
+  _globals['_TOOLRESULT']._serialized_start=1594
+  _globals['_TOOLRESULT']._serialized_end=1729
+  _globals['_REASONING']._serialized_start=1731
+  _globals['_REASONING']._serialized_end=1815
+  _globals['_VENDORITEM']._serialized_start=1817
+  _globals['_VENDORITEM']._serialized_end=1895
 # @@protoc_insertion_point(module_scope)

@@ -88,6 +88,8 @@ class Message(_message.Message):
     ROLE_FIELD_NUMBER: _builtins.int
     PARTS_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
+    SOURCES_FIELD_NUMBER: _builtins.int
+    CITATIONS_FIELD_NUMBER: _builtins.int
     role: Global___Role.ValueType
     """Who speaks. Required."""
     name: _builtins.str
@@ -100,20 +102,110 @@ class Message(_message.Message):
         a model ended without output.
         """
 
+    @_builtins.property
+    def sources(self) -> _containers.RepeatedCompositeFieldContainer[Global___Source]:
+        """What the model says that it has read or searched. Only in answers; ignored in requests."""
+
+    @_builtins.property
+    def citations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Citation]:
+        """Which words rest on which sources. Only in answers; ignored in requests."""
+
     def __init__(
         self,
         *,
         role: Global___Role.ValueType = ...,
         parts: _abc.Iterable[Global___Part] | None = ...,
         name: _builtins.str = ...,
+        sources: _abc.Iterable[Global___Source] | None = ...,
+        citations: _abc.Iterable[Global___Citation] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "parts", b"parts", "role", b"role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["citations", b"citations", "name", b"name", "parts", b"parts", "role", b"role", "sources", b"sources"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Message: _TypeAlias = Message  # noqa: Y015
+
+@_typing.final
+class Source(_message.Message):
+    """Source is something that an answer draws on: a page found, a document given, a tool's result."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    URI_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
+    SNIPPET_FIELD_NUMBER: _builtins.int
+    PUBLISHED_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The vendor's id of it. Empty when it has none."""
+    uri: _builtins.str
+    """Where it is. Empty for what has no address."""
+    title: _builtins.str
+    """Its title. Empty when not told."""
+    snippet: _builtins.str
+    """An excerpt. Empty when not told."""
+    published: _builtins.str
+    """When it was published, as the vendor writes dates. Empty when not told."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        uri: _builtins.str = ...,
+        title: _builtins.str = ...,
+        snippet: _builtins.str = ...,
+        published: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "published", b"published", "snippet", b"snippet", "title", b"title", "uri", b"uri"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Source: _TypeAlias = Source  # noqa: Y015
+
+@_typing.final
+class Citation(_message.Message):
+    """Citation ties words of an answer to its sources."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PART_INDEX_FIELD_NUMBER: _builtins.int
+    START_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    SOURCE_INDEXES_FIELD_NUMBER: _builtins.int
+    QUOTE_FIELD_NUMBER: _builtins.int
+    part_index: _builtins.int
+    """Which part of the message cites, from 0."""
+    start: _builtins.int
+    """Where in that part's text the words begin, in Unicode characters from 0."""
+    end: _builtins.int
+    """Where they end; the character there is not among them. Zero means that the vendor does not
+    say which words.
+    """
+    quote: _builtins.str
+    """What is cited, in the source's own words. Empty when not told."""
+    @_builtins.property
+    def source_indexes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The sources, as indexes into the message's sources."""
+
+    def __init__(
+        self,
+        *,
+        part_index: _builtins.int = ...,
+        start: _builtins.int = ...,
+        end: _builtins.int = ...,
+        source_indexes: _abc.Iterable[_builtins.int] | None = ...,
+        quote: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "part_index", b"part_index", "quote", b"quote", "source_indexes", b"source_indexes", "start", b"start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Citation: _TypeAlias = Citation  # noqa: Y015
 
 @_typing.final
 class Part(_message.Message):
@@ -128,6 +220,7 @@ class Part(_message.Message):
     TOOL_CALL_FIELD_NUMBER: _builtins.int
     TOOL_RESULT_FIELD_NUMBER: _builtins.int
     REASONING_FIELD_NUMBER: _builtins.int
+    VENDOR_ITEM_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
     CACHE_BREAKPOINT_FIELD_NUMBER: _builtins.int
     text: _builtins.str
@@ -163,6 +256,12 @@ class Part(_message.Message):
         """
 
     @_builtins.property
+    def vendor_item(self) -> Global___VendorItem:
+        """The record of a tool that the vendor ran itself. Only in assistant messages; pass it
+        back unchanged.
+        """
+
+    @_builtins.property
     def signature(self) -> Global___Signature:
         """The vendor's proof that it made this part. Empty when the vendor gave none. Return it
         unchanged; it is dropped, not sent, when the next turn goes to another dialect.
@@ -178,14 +277,15 @@ class Part(_message.Message):
         tool_call: Global___ToolCall | None = ...,
         tool_result: Global___ToolResult | None = ...,
         reasoning: Global___Reasoning | None = ...,
+        vendor_item: Global___VendorItem | None = ...,
         signature: Global___Signature | None = ...,
         cache_breakpoint: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "file", b"file", "image", b"image", "kind", b"kind", "reasoning", b"reasoning", "signature", b"signature", "text", b"text", "tool_call", b"tool_call", "tool_result", b"tool_result"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "file", b"file", "image", b"image", "kind", b"kind", "reasoning", b"reasoning", "signature", b"signature", "text", b"text", "tool_call", b"tool_call", "tool_result", b"tool_result", "vendor_item", b"vendor_item"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "cache_breakpoint", b"cache_breakpoint", "file", b"file", "image", b"image", "kind", b"kind", "reasoning", b"reasoning", "signature", b"signature", "text", b"text", "tool_call", b"tool_call", "tool_result", b"tool_result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "cache_breakpoint", b"cache_breakpoint", "file", b"file", "image", b"image", "kind", b"kind", "reasoning", b"reasoning", "signature", b"signature", "text", b"text", "tool_call", b"tool_call", "tool_result", b"tool_result", "vendor_item", b"vendor_item"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["text", "image", "audio", "file", "tool_call", "tool_result", "reasoning"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["text", "image", "audio", "file", "tool_call", "tool_result", "reasoning", "vendor_item"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -430,3 +530,36 @@ class Reasoning(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Reasoning: _TypeAlias = Reasoning  # noqa: Y015
+
+@_typing.final
+class VendorItem(_message.Message):
+    """VendorItem is a piece of an answer that only its vendor's dialect knows, such as the record
+    of a web search that the vendor ran. It is dropped, not sent, when the next turn goes to
+    another dialect.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIALECT_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    JSON_FIELD_NUMBER: _builtins.int
+    dialect: _builtins.str
+    """The dialect that made it, for example "openai_responses"."""
+    type: _builtins.str
+    """The vendor's word for its kind, for example "web_search_call"."""
+    json: _builtins.str
+    """The whole item as JSON text, as the vendor sent it."""
+    def __init__(
+        self,
+        *,
+        dialect: _builtins.str = ...,
+        type: _builtins.str = ...,
+        json: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dialect", b"dialect", "json", b"json", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VendorItem: _TypeAlias = VendorItem  # noqa: Y015

@@ -25,23 +25,23 @@ _sym_db = _symbol_database.Default()
 from trunkline.v1 import error_reason_pb2 as trunkline_dot_v1_dot_error__reason__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18trunkline/v1/usage.proto\x12\x0ctrunkline.v1\x1a\x1ftrunkline/v1/error_reason.proto\"\xd7\x03\n\x05Usage\x12!\n\x0cinput_tokens\x18\x01 \x01(\x03R\x0binputTokens\x12#\n\routput_tokens\x18\x02 \x01(\x03R\x0coutputTokens\x12.\n\x13\x63\x61\x63hed_input_tokens\x18\x03 \x01(\x03R\x11\x63\x61\x63hedInputTokens\x12,\n\x12\x63\x61\x63he_write_tokens\x18\x04 \x01(\x03R\x10\x63\x61\x63heWriteTokens\x12)\n\x10reasoning_tokens\x18\x05 \x01(\x03R\x0freasoningTokens\x12,\n\x12input_audio_tokens\x18\x06 \x01(\x03R\x10inputAudioTokens\x12.\n\x13output_audio_tokens\x18\x07 \x01(\x03R\x11outputAudioTokens\x12\x39\n\x19\x63\x61\x63hed_input_audio_tokens\x18\x08 \x01(\x03R\x16\x63\x61\x63hedInputAudioTokens\x12\x31\n\x15\x63\x61\x63he_write_1h_tokens\x18\t \x01(\x03R\x12\x63\x61\x63heWrite1hTokens\x12\x31\n\x06source\x18\n \x01(\x0e\x32\x19.trunkline.v1.UsageSourceR\x06source\"\x84\x01\n\x04\x43ost\x12\x14\n\x05input\x18\x01 \x01(\x03R\x05input\x12\x16\n\x06output\x18\x02 \x01(\x03R\x06output\x12\x14\n\x05total\x18\x03 \x01(\x03R\x05total\x12\x1a\n\x08unpriced\x18\x04 \x01(\x08R\x08unpriced\x12\x1c\n\testimated\x18\x05 \x01(\x08R\testimated\"\x85\x01\n\x06Timing\x12\x19\n\x08total_us\x18\x01 \x01(\x03R\x07totalUs\x12\x1f\n\x0bupstream_us\x18\x02 \x01(\x03R\nupstreamUs\x12$\n\x0e\x66irst_token_us\x18\x03 \x01(\x03R\x0c\x66irstTokenUs\x12\x19\n\x08queue_us\x18\x04 \x01(\x03R\x07queueUs\"\xa7\x03\n\x07\x41ttempt\x12\x1a\n\x08provider\x18\x01 \x01(\tR\x08provider\x12\x1e\n\ndeployment\x18\x02 \x01(\tR\ndeployment\x12\x36\n\x07outcome\x18\x03 \x01(\x0e\x32\x1c.trunkline.v1.AttemptOutcomeR\x07outcome\x12\x31\n\x06reason\x18\x04 \x01(\x0e\x32\x19.trunkline.v1.ErrorReasonR\x06reason\x12\x1f\n\x0bhttp_status\x18\x05 \x01(\x05R\nhttpStatus\x12.\n\x13provider_request_id\x18\x06 \x01(\tR\x11providerRequestId\x12\x1f\n\x0b\x64uration_us\x18\x07 \x01(\x03R\ndurationUs\x12)\n\x05usage\x18\x08 \x01(\x0b\x32\x13.trunkline.v1.UsageR\x05usage\x12&\n\x04\x63ost\x18\t \x01(\x0b\x32\x12.trunkline.v1.CostR\x04\x63ost\x12\x18\n\x07message\x18\n \x01(\tR\x07message\x12\x16\n\x06hedged\x18\x0b \x01(\x08R\x06hedged*a\n\x0bUsageSource\x12\x1c\n\x18USAGE_SOURCE_UNSPECIFIED\x10\x00\x12\x19\n\x15USAGE_SOURCE_PROVIDER\x10\x01\x12\x19\n\x15USAGE_SOURCE_ESTIMATE\x10\x02*\x8b\x01\n\x0e\x41ttemptOutcome\x12\x1f\n\x1b\x41TTEMPT_OUTCOME_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x41TTEMPT_OUTCOME_SUCCEEDED\x10\x01\x12\x1a\n\x16\x41TTEMPT_OUTCOME_FAILED\x10\x02\x12\x1d\n\x19\x41TTEMPT_OUTCOME_CANCELLED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18trunkline/v1/usage.proto\x12\x0ctrunkline.v1\x1a\x1ftrunkline/v1/error_reason.proto\"\x98\x05\n\x05Usage\x12!\n\x0cinput_tokens\x18\x01 \x01(\x03R\x0binputTokens\x12#\n\routput_tokens\x18\x02 \x01(\x03R\x0coutputTokens\x12.\n\x13\x63\x61\x63hed_input_tokens\x18\x03 \x01(\x03R\x11\x63\x61\x63hedInputTokens\x12,\n\x12\x63\x61\x63he_write_tokens\x18\x04 \x01(\x03R\x10\x63\x61\x63heWriteTokens\x12)\n\x10reasoning_tokens\x18\x05 \x01(\x03R\x0freasoningTokens\x12,\n\x12input_audio_tokens\x18\x06 \x01(\x03R\x10inputAudioTokens\x12.\n\x13output_audio_tokens\x18\x07 \x01(\x03R\x11outputAudioTokens\x12\x39\n\x19\x63\x61\x63hed_input_audio_tokens\x18\x08 \x01(\x03R\x16\x63\x61\x63hedInputAudioTokens\x12\x31\n\x15\x63\x61\x63he_write_1h_tokens\x18\t \x01(\x03R\x12\x63\x61\x63heWrite1hTokens\x12\x31\n\x06source\x18\n \x01(\x0e\x32\x19.trunkline.v1.UsageSourceR\x06source\x12#\n\routput_images\x18\x0b \x01(\x03R\x0coutputImages\x12$\n\x0einput_audio_ms\x18\x0c \x01(\x03R\x0cinputAudioMs\x12&\n\x0foutput_audio_ms\x18\r \x01(\x03R\routputAudioMs\x12)\n\x10input_characters\x18\x0e \x01(\x03R\x0finputCharacters\x12!\n\x0csearch_units\x18\x0f \x01(\x03R\x0bsearchUnits\"\x84\x01\n\x04\x43ost\x12\x14\n\x05input\x18\x01 \x01(\x03R\x05input\x12\x16\n\x06output\x18\x02 \x01(\x03R\x06output\x12\x14\n\x05total\x18\x03 \x01(\x03R\x05total\x12\x1a\n\x08unpriced\x18\x04 \x01(\x08R\x08unpriced\x12\x1c\n\testimated\x18\x05 \x01(\x08R\testimated\"\x85\x01\n\x06Timing\x12\x19\n\x08total_us\x18\x01 \x01(\x03R\x07totalUs\x12\x1f\n\x0bupstream_us\x18\x02 \x01(\x03R\nupstreamUs\x12$\n\x0e\x66irst_token_us\x18\x03 \x01(\x03R\x0c\x66irstTokenUs\x12\x19\n\x08queue_us\x18\x04 \x01(\x03R\x07queueUs\"\x83\x04\n\x07\x41ttempt\x12\x1a\n\x08provider\x18\x01 \x01(\tR\x08provider\x12\x1e\n\ndeployment\x18\x02 \x01(\tR\ndeployment\x12\x36\n\x07outcome\x18\x03 \x01(\x0e\x32\x1c.trunkline.v1.AttemptOutcomeR\x07outcome\x12\x31\n\x06reason\x18\x04 \x01(\x0e\x32\x19.trunkline.v1.ErrorReasonR\x06reason\x12\x1f\n\x0bhttp_status\x18\x05 \x01(\x05R\nhttpStatus\x12.\n\x13provider_request_id\x18\x06 \x01(\tR\x11providerRequestId\x12\x1f\n\x0b\x64uration_us\x18\x07 \x01(\x03R\ndurationUs\x12)\n\x05usage\x18\x08 \x01(\x0b\x32\x13.trunkline.v1.UsageR\x05usage\x12&\n\x04\x63ost\x18\t \x01(\x0b\x32\x12.trunkline.v1.CostR\x04\x63ost\x12\x18\n\x07message\x18\n \x01(\tR\x07message\x12\x16\n\x06hedged\x18\x0b \x01(\x08R\x06hedged\x12(\n\x10gateway_trace_id\x18\x0c \x01(\tR\x0egatewayTraceId\x12\x30\n\x14gateway_cache_status\x18\r \x01(\tR\x12gatewayCacheStatus*a\n\x0bUsageSource\x12\x1c\n\x18USAGE_SOURCE_UNSPECIFIED\x10\x00\x12\x19\n\x15USAGE_SOURCE_PROVIDER\x10\x01\x12\x19\n\x15USAGE_SOURCE_ESTIMATE\x10\x02*\x8b\x01\n\x0e\x41ttemptOutcome\x12\x1f\n\x1b\x41TTEMPT_OUTCOME_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x41TTEMPT_OUTCOME_SUCCEEDED\x10\x01\x12\x1a\n\x16\x41TTEMPT_OUTCOME_FAILED\x10\x02\x12\x1d\n\x19\x41TTEMPT_OUTCOME_CANCELLED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trunkline.v1.usage_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_USAGESOURCE']._serialized_start=1246
-  _globals['_USAGESOURCE']._serialized_end=1343
-  _globals['_ATTEMPTOUTCOME']._serialized_start=1346
-  _globals['_ATTEMPTOUTCOME']._serialized_end=1485
+  _globals['_USAGESOURCE']._serialized_start=1531
+  _globals['_USAGESOURCE']._serialized_end=1628
+  _globals['_ATTEMPTOUTCOME']._serialized_start=1631
+  _globals['_ATTEMPTOUTCOME']._serialized_end=1770
   _globals['_USAGE']._serialized_start=76
-  _globals['_USAGE']._serialized_end=547
-  _globals['_COST']._serialized_start=550
-  _globals['_COST']._serialized_end=682
-  _globals['_TIMING']._serialized_start=685
-  _globals['_TIMING']._serialized_end=818
-  _globals['_ATTEMPT']._serialized_start=821
-  _globals['_ATTEMPT']._serialized_end=1244
+  _globals['_USAGE']._serialized_end=740
+  _globals['_COST']._serialized_start=743
+  _globals['_COST']._serialized_end=875
+  _globals['_TIMING']._serialized_start=878
+  _globals['_TIMING']._serialized_end=1011
+  _globals['_ATTEMPT']._serialized_start=1014
+  _globals['_ATTEMPT']._serialized_end=1529
 # @@protoc_insertion_point(module_scope)

@@ -86,6 +86,11 @@ class Usage(_message.Message):
     CACHED_INPUT_AUDIO_TOKENS_FIELD_NUMBER: _builtins.int
     CACHE_WRITE_1H_TOKENS_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
+    OUTPUT_IMAGES_FIELD_NUMBER: _builtins.int
+    INPUT_AUDIO_MS_FIELD_NUMBER: _builtins.int
+    OUTPUT_AUDIO_MS_FIELD_NUMBER: _builtins.int
+    INPUT_CHARACTERS_FIELD_NUMBER: _builtins.int
+    SEARCH_UNITS_FIELD_NUMBER: _builtins.int
     input_tokens: _builtins.int
     """All tokens read, the cached and cache-written ones included."""
     output_tokens: _builtins.int
@@ -106,6 +111,16 @@ class Usage(_message.Message):
     """The cache-written tokens kept for an hour, where a vendor prices them apart."""
     source: Global___UsageSource.ValueType
     """Whose count this is."""
+    output_images: _builtins.int
+    """The images made."""
+    input_audio_ms: _builtins.int
+    """How much sound was transcribed, in milliseconds."""
+    output_audio_ms: _builtins.int
+    """How much sound was made, in milliseconds."""
+    input_characters: _builtins.int
+    """The characters of text that speech was made of, where a vendor counts characters."""
+    search_units: _builtins.int
+    """The searches, in the vendor's units: of a rerank, and of tools that the vendor ran."""
     def __init__(
         self,
         *,
@@ -119,10 +134,15 @@ class Usage(_message.Message):
         cached_input_audio_tokens: _builtins.int = ...,
         cache_write_1h_tokens: _builtins.int = ...,
         source: Global___UsageSource.ValueType = ...,
+        output_images: _builtins.int = ...,
+        input_audio_ms: _builtins.int = ...,
+        output_audio_ms: _builtins.int = ...,
+        input_characters: _builtins.int = ...,
+        search_units: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_write_1h_tokens", b"cache_write_1h_tokens", "cache_write_tokens", b"cache_write_tokens", "cached_input_audio_tokens", b"cached_input_audio_tokens", "cached_input_tokens", b"cached_input_tokens", "input_audio_tokens", b"input_audio_tokens", "input_tokens", b"input_tokens", "output_audio_tokens", b"output_audio_tokens", "output_tokens", b"output_tokens", "reasoning_tokens", b"reasoning_tokens", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_write_1h_tokens", b"cache_write_1h_tokens", "cache_write_tokens", b"cache_write_tokens", "cached_input_audio_tokens", b"cached_input_audio_tokens", "cached_input_tokens", b"cached_input_tokens", "input_audio_ms", b"input_audio_ms", "input_audio_tokens", b"input_audio_tokens", "input_characters", b"input_characters", "input_tokens", b"input_tokens", "output_audio_ms", b"output_audio_ms", "output_audio_tokens", b"output_audio_tokens", "output_images", b"output_images", "output_tokens", b"output_tokens", "reasoning_tokens", b"reasoning_tokens", "search_units", b"search_units", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -144,7 +164,7 @@ class Cost(_message.Message):
     output: _builtins.int
     """For all output."""
     total: _builtins.int
-    """The whole: input and output and charges per request."""
+    """The whole: input and output and charges per request, image, second, character and search."""
     unpriced: _builtins.bool
     """True when no price is known for the deployment: the amounts then say nothing."""
     estimated: _builtins.bool
@@ -219,6 +239,8 @@ class Attempt(_message.Message):
     COST_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     HEDGED_FIELD_NUMBER: _builtins.int
+    GATEWAY_TRACE_ID_FIELD_NUMBER: _builtins.int
+    GATEWAY_CACHE_STATUS_FIELD_NUMBER: _builtins.int
     provider: _builtins.str
     """The provider's configured name."""
     deployment: _builtins.str
@@ -237,6 +259,10 @@ class Attempt(_message.Message):
     """A short account of the failure, free of secrets and of payload. Empty on success."""
     hedged: _builtins.bool
     """True when it ran beside an earlier attempt that was slow to answer."""
+    gateway_trace_id: _builtins.str
+    """The trace id of a gateway that stands before the vendor. Empty when there is none."""
+    gateway_cache_status: _builtins.str
+    """What that gateway's own cache did, in the gateway's word. Empty when it did not say."""
     @_builtins.property
     def usage(self) -> Global___Usage:
         """What it consumed, as far as is known: a failed attempt may still be billed."""
@@ -259,10 +285,12 @@ class Attempt(_message.Message):
         cost: Global___Cost | None = ...,
         message: _builtins.str = ...,
         hedged: _builtins.bool = ...,
+        gateway_trace_id: _builtins.str = ...,
+        gateway_cache_status: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "deployment", b"deployment", "duration_us", b"duration_us", "hedged", b"hedged", "http_status", b"http_status", "message", b"message", "outcome", b"outcome", "provider", b"provider", "provider_request_id", b"provider_request_id", "reason", b"reason", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "deployment", b"deployment", "duration_us", b"duration_us", "gateway_cache_status", b"gateway_cache_status", "gateway_trace_id", b"gateway_trace_id", "hedged", b"hedged", "http_status", b"http_status", "message", b"message", "outcome", b"outcome", "provider", b"provider", "provider_request_id", b"provider_request_id", "reason", b"reason", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
