@@ -80,9 +80,10 @@ check-contract: .venv/dev.stamp $(BUF) ## The part of check that needs buf.
 endif
 
 .PHONY: generate
-generate: .venv/dev.stamp $(BUF) ## Write the Python stubs from proto/.
+generate: .venv/dev.stamp $(BUF) ## Write the Python stubs from proto/, and a new file's schema.
 	rm -f $(foreach stubs,$(STUBS),$(stubs)/*_pb2*.py $(stubs)/*_pb2*.pyi)
 	$(BUF) generate
+	$(BIN)/python -m tools.fresh_schema
 
 .PHONY: bench-smoke
 bench-smoke: .venv/dev.stamp $(GHZ) ## Send 25,000 calls to a served router; any error fails.

@@ -22,6 +22,7 @@ from trunkline_server.ledger.retention import Retention, RetentionOptions
 from trunkline_server.settings import ConfigError, Problem, Settings
 from trunkline_server.store.address import InvalidDsnError, open_database
 from trunkline_server.store.database import Database, Dialect
+from trunkline_server.store.fresh import create
 from trunkline_server.store.schema import SchemaError, check
 from trunkline_server.store.usage_sql import UsageTable
 from trunkline_server.store.usage_sqlite import SqliteUsage
@@ -60,8 +61,16 @@ async def prepare_database(settings: Settings) -> None:
     secret = settings.state.database
     if secret is None or not secret.reveal().startswith("sqlite:"):
         return
-    if not await _is_current(secret.reveal()):
+    if not await _is_current(secret.reveal()) and not await _made(secret.reveal()):
         await _migrate_apart(secret.reveal())
+
+
+async def _made(dsn: str) -> bool:
+    """Whether a new file was made; what is wrong with another one, migrating tells."""
+    try:
+        return await create(dsn, DATABASE)
+    except (InvalidDsnError, SchemaError, TrunklineError):
+        return False
 
 
 async def _migrate_apart(dsn: str) -> None:

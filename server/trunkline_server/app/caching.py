@@ -36,8 +36,6 @@ from trunkline_server.settings import (
     Problem,
     Settings,
 )
-from trunkline_server.store.cache_redis import RedisAnswers
-from trunkline_server.store.redis import ChannelPolicy, RedisClient
 from trunkline_server.telemetry.cache import CacheMetrics
 from trunkline_server.telemetry.metrics import Metrics
 
@@ -328,6 +326,10 @@ async def caching_kept(
     async with AsyncExitStack() as stack:
         store = None
         if cache.shared and settings.state.redis is not None:
+            # As in quotas.py: a client that others are spared.
+            from trunkline_server.store.cache_redis import RedisAnswers  # noqa: PLC0415
+            from trunkline_server.store.redis import ChannelPolicy, RedisClient  # noqa: PLC0415
+
             try:
                 # A connection of its own: a large answer must not hold up limits and budgets.
                 policy = ChannelPolicy(timeout=settings.state.redis_timeout)
