@@ -2,6 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import cache
+from itertools import chain, islice
 from typing import Any
 
 from trunkline.admin import v1 as admin
@@ -10,11 +12,9 @@ from trunkline_server.ledger.queries import UsageQuery, UsageRow
 from trunkline_server.store.database import ConstraintError, Transaction
 from trunkline_server.store.usage_sql import COLUMNS, SUMS, UsageTable, Values, row_of, usage_row
 
-_NUMBERS = ", ".join(f"${number}" for number in range(1, len(COLUMNS) + 1))
-_INSERT = (
-    f"INSERT INTO usage_events ({', '.join(COLUMNS)}) "  # noqa: S608 # Names of columns only.
-    f"VALUES ({_NUMBERS}) ON CONFLICT (event_id) DO NOTHING"
-)
+# The most rows of one statement: SQLite takes 32,766 values at once, and a row has some 50.
+# https://www.sqlite.org/limits.html
+_ROWS_AT_ONCE = 128
 
 # The values next to each percentile, by group.
 Percentiles = Mapping[tuple[Any, ...], tuple[float | None, ...]]
@@ -26,7 +26,13 @@ class SqliteUsage(UsageTable):
     async def insert(self, events: Sequence[admin.UsageEvent]) -> None:
         try:
             async with self._database.transaction() as transaction:
-                await transaction.execute_many(_INSERT, [row_of(event) for event in events])
+                at = 0
+                while at < len(events):
+                    # Powers of two, so that there are few statements to keep prepared.
+                    count = min(1 << ((len(events) - at).bit_length() - 1), _ROWS_AT_ONCE)
+                    rows = [row_of(event) for event in events[at : at + count]]
+                    await transaction.execute(_insert_of(count), *chain.from_iterable(rows))
+                    at += count
         except ConstraintError as error:
             raise SinkRefusedError("SQLite refuses an event") from error
 
@@ -98,6 +104,22 @@ class SqliteUsage(UsageTable):
 
     def any_of(self, column: str, values: Sequence[object], into: Values) -> str:
         return f"{column} IN ({', '.join(map(into.add, values))})"
+
+
+@cache
+def _insert_of(rows: int) -> str:
+    """The statement that inserts so many rows.
+
+    SQLite's thread gives up the interpreter for each statement that it runs, and then has to
+    wait for it. Beside an event loop that is busy, a statement for each row cost ten times as much
+    as one for all (see DECISIONS.md).
+    """
+    numbers = (f"${number}" for number in range(1, rows * len(COLUMNS) + 1))
+    values = ", ".join(f"({', '.join(islice(numbers, len(COLUMNS)))})" for _ in range(rows))
+    return (
+        f"INSERT INTO usage_events ({', '.join(COLUMNS)}) "  # noqa: S608 # Names of columns only.
+        f"VALUES {values} ON CONFLICT (event_id) DO NOTHING"
+    )
 
 
 def _interpolated(places: Mapping[int, int], count: int, percentile: float) -> float:
