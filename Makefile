@@ -14,6 +14,7 @@ PYTHON ?= $(shell for p in $(CANDIDATES); do \
 BIN := .venv/bin
 TOOLS := .tools
 BUF := $(TOOLS)/buf/node_modules/.bin/buf
+GOOGLEAPIS := $(TOOLS)/googleapis/.stamp
 GHZ := $(TOOLS)/bin/ghz
 GRPCURL := $(TOOLS)/bin/grpcurl
 GHZ_VERSION := v0.93.0
@@ -67,9 +68,9 @@ ifeq ($(shell command -v npm)$(filter true,$(CI)),)
 check-contract:
 	@echo "warning: the contract was not checked: npm, which installs buf, was not found" >&2
 else
-check-contract: .venv/dev.stamp $(BUF) ## The part of check that needs buf.
+check-contract: .venv/dev.stamp $(BUF) $(GOOGLEAPIS) ## The part of check that needs buf.
 	$(BUF) lint
-	$(BUF) format --diff --exit-code
+	$(BUF) format --diff --exit-code proto
 	tools/buf_breaking.sh $(BUF)
 	@scratch=$$(mktemp -d); trap 'rm -rf "$$scratch"' EXIT; \
 	$(BUF) generate --output "$$scratch"; \
@@ -80,7 +81,7 @@ check-contract: .venv/dev.stamp $(BUF) ## The part of check that needs buf.
 endif
 
 .PHONY: generate
-generate: .venv/dev.stamp $(BUF) ## Write the Python stubs from proto/, and a new file's schema.
+generate: .venv/dev.stamp $(BUF) $(GOOGLEAPIS) ## Write the Python stubs from proto/, and a new file's schema.
 	rm -f $(foreach stubs,$(STUBS),$(stubs)/*_pb2*.py $(stubs)/*_pb2*.pyi)
 	$(BUF) generate
 	$(BIN)/python -m tools.fresh_schema
@@ -162,6 +163,11 @@ $(BUF): tools/buf/package.json tools/buf/package-lock.json
 		{ echo "error: npm, which installs buf, was not found: install Node.js" >&2; exit 1; }
 	@mkdir -p $(TOOLS)/buf && cp $^ $(TOOLS)/buf/
 	@npm install --prefix $(TOOLS)/buf --no-save --no-audit --no-fund --ignore-scripts --loglevel error
+	@touch $@
+
+# The annotations of HTTP paths, which buf would otherwise fetch from its own registry.
+$(GOOGLEAPIS): .venv/dev.stamp tools/googleapis.py
+	@$(BIN)/python tools/googleapis.py $(dir $@)
 	@touch $@
 
 $(GHZ): Makefile

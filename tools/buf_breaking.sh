@@ -32,5 +32,7 @@ fi
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 git archive "$base" proto buf.yaml | tar -x -C "$scratch"
+# What buf.yaml takes from elsewhere; bases of before it did do not look for it.
+mkdir -p "$scratch/.tools" && cp -r .tools/googleapis "$scratch/.tools/"
 echo "Comparing the contract with $(git rev-parse --short "$base")"
-"$buf" breaking --against "$scratch"
+"$buf" breaking proto --against "$scratch/proto"

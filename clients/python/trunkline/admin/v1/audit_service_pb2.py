@@ -22,37 +22,48 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from trunkline.admin.v1 import audit_entry_pb2 as trunkline_dot_admin_dot_v1_dot_audit__entry__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&trunkline/admin/v1/audit_service.proto\x12\x12trunkline.admin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$trunkline/admin/v1/audit_entry.proto\"\xa9\x02\n\x17ListAuditEntriesRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x16\n\x06tenant\x18\x03 \x01(\tR\x06tenant\x12\x14\n\x05\x61\x63tor\x18\x04 \x01(\tR\x05\x61\x63tor\x12\x16\n\x06\x61\x63tion\x18\x05 \x01(\tR\x06\x61\x63tion\x12\x1a\n\x08resource\x18\x06 \x01(\tR\x08resource\x12\x39\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\x12\x35\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndTime\"|\n\x18ListAuditEntriesResponse\x12\x38\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1e.trunkline.admin.v1.AuditEntryR\x07\x65ntries\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"[\n\x12VerifyAuditRequest\x12\x45\n\x0b\x63heckpoints\x18\x01 \x03(\x0b\x32#.trunkline.admin.v1.AuditCheckpointR\x0b\x63heckpoints\"\xf1\x01\n\x13VerifyAuditResponse\x12\x14\n\x05sound\x18\x01 \x01(\x08R\x05sound\x12\x1f\n\x0bsound_count\x18\x02 \x01(\x03R\nsoundCount\x12\x1d\n\nsound_hash\x18\x03 \x01(\x0cR\tsoundHash\x12\x31\n\x14\x63heckpoints_compared\x18\x04 \x01(\x05R\x13\x63heckpointsCompared\x12\x34\n\x05\x66\x61ult\x18\x05 \x01(\x0e\x32\x1e.trunkline.admin.v1.AuditFaultR\x05\x66\x61ult\x12\x1b\n\tfault_seq\x18\x06 \x01(\x03R\x08\x66\x61ultSeq\"O\n\x12\x45xportAuditRequest\x12\x39\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\")\n\x13\x45xportAuditResponse\x12\x12\n\x04\x64\x61ta\x18\x01 \x01(\x0cR\x04\x64\x61ta\"\x1e\n\x1c\x43reateAuditCheckpointRequest\"d\n\x1d\x43reateAuditCheckpointResponse\x12\x43\n\ncheckpoint\x18\x01 \x01(\x0b\x32#.trunkline.admin.v1.AuditCheckpointR\ncheckpoint\"Y\n\x1bListAuditCheckpointsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\"\x8d\x01\n\x1cListAuditCheckpointsResponse\x12\x45\n\x0b\x63heckpoints\x18\x01 \x03(\x0b\x32#.trunkline.admin.v1.AuditCheckpointR\x0b\x63heckpoints\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xb8\x04\n\x0c\x41uditService\x12m\n\x10ListAuditEntries\x12+.trunkline.admin.v1.ListAuditEntriesRequest\x1a,.trunkline.admin.v1.ListAuditEntriesResponse\x12^\n\x0bVerifyAudit\x12&.trunkline.admin.v1.VerifyAuditRequest\x1a\'.trunkline.admin.v1.VerifyAuditResponse\x12`\n\x0b\x45xportAudit\x12&.trunkline.admin.v1.ExportAuditRequest\x1a\'.trunkline.admin.v1.ExportAuditResponse0\x01\x12|\n\x15\x43reateAuditCheckpoint\x12\x30.trunkline.admin.v1.CreateAuditCheckpointRequest\x1a\x31.trunkline.admin.v1.CreateAuditCheckpointResponse\x12y\n\x14ListAuditCheckpoints\x12/.trunkline.admin.v1.ListAuditCheckpointsRequest\x1a\x30.trunkline.admin.v1.ListAuditCheckpointsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&trunkline/admin/v1/audit_service.proto\x12\x12trunkline.admin.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$trunkline/admin/v1/audit_entry.proto\"\xa9\x02\n\x17ListAuditEntriesRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x16\n\x06tenant\x18\x03 \x01(\tR\x06tenant\x12\x14\n\x05\x61\x63tor\x18\x04 \x01(\tR\x05\x61\x63tor\x12\x16\n\x06\x61\x63tion\x18\x05 \x01(\tR\x06\x61\x63tion\x12\x1a\n\x08resource\x18\x06 \x01(\tR\x08resource\x12\x39\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\x12\x35\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndTime\"|\n\x18ListAuditEntriesResponse\x12\x38\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1e.trunkline.admin.v1.AuditEntryR\x07\x65ntries\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"[\n\x12VerifyAuditRequest\x12\x45\n\x0b\x63heckpoints\x18\x01 \x03(\x0b\x32#.trunkline.admin.v1.AuditCheckpointR\x0b\x63heckpoints\"\xf1\x01\n\x13VerifyAuditResponse\x12\x14\n\x05sound\x18\x01 \x01(\x08R\x05sound\x12\x1f\n\x0bsound_count\x18\x02 \x01(\x03R\nsoundCount\x12\x1d\n\nsound_hash\x18\x03 \x01(\x0cR\tsoundHash\x12\x31\n\x14\x63heckpoints_compared\x18\x04 \x01(\x05R\x13\x63heckpointsCompared\x12\x34\n\x05\x66\x61ult\x18\x05 \x01(\x0e\x32\x1e.trunkline.admin.v1.AuditFaultR\x05\x66\x61ult\x12\x1b\n\tfault_seq\x18\x06 \x01(\x03R\x08\x66\x61ultSeq\"O\n\x12\x45xportAuditRequest\x12\x39\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\")\n\x13\x45xportAuditResponse\x12\x12\n\x04\x64\x61ta\x18\x01 \x01(\x0cR\x04\x64\x61ta\"\x1e\n\x1c\x43reateAuditCheckpointRequest\"d\n\x1d\x43reateAuditCheckpointResponse\x12\x43\n\ncheckpoint\x18\x01 \x01(\x0b\x32#.trunkline.admin.v1.AuditCheckpointR\ncheckpoint\"Y\n\x1bListAuditCheckpointsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\"\x8d\x01\n\x1cListAuditCheckpointsResponse\x12\x45\n\x0b\x63heckpoints\x18\x01 \x03(\x0b\x32#.trunkline.admin.v1.AuditCheckpointR\x0b\x63heckpoints\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\x97\x06\n\x0c\x41uditService\x12\x93\x01\n\x10ListAuditEntries\x12+.trunkline.admin.v1.ListAuditEntriesRequest\x1a,.trunkline.admin.v1.ListAuditEntriesResponse\"$\x82\xd3\xe4\x93\x02\x1e\x12\x1c/api/v1/governance/audit/log\x12\x8a\x01\n\x0bVerifyAudit\x12&.trunkline.admin.v1.VerifyAuditRequest\x1a\'.trunkline.admin.v1.VerifyAuditResponse\"*\x82\xd3\xe4\x93\x02$\"\x1f/api/v1/governance/audit/verify:\x01*\x12\x89\x01\n\x0b\x45xportAudit\x12&.trunkline.admin.v1.ExportAuditRequest\x1a\'.trunkline.admin.v1.ExportAuditResponse\"\'\x82\xd3\xe4\x93\x02!\x12\x1f/api/v1/governance/audit/export0\x01\x12\xad\x01\n\x15\x43reateAuditCheckpoint\x12\x30.trunkline.admin.v1.CreateAuditCheckpointRequest\x1a\x31.trunkline.admin.v1.CreateAuditCheckpointResponse\"/\x82\xd3\xe4\x93\x02)\"$/api/v1/governance/audit/checkpoints:\x01*\x12\xa7\x01\n\x14ListAuditCheckpoints\x12/.trunkline.admin.v1.ListAuditCheckpointsRequest\x1a\x30.trunkline.admin.v1.ListAuditCheckpointsResponse\",\x82\xd3\xe4\x93\x02&\x12$/api/v1/governance/audit/checkpointsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trunkline.admin.v1.audit_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LISTAUDITENTRIESREQUEST']._serialized_start=134
-  _globals['_LISTAUDITENTRIESREQUEST']._serialized_end=431
-  _globals['_LISTAUDITENTRIESRESPONSE']._serialized_start=433
-  _globals['_LISTAUDITENTRIESRESPONSE']._serialized_end=557
-  _globals['_VERIFYAUDITREQUEST']._serialized_start=559
-  _globals['_VERIFYAUDITREQUEST']._serialized_end=650
-  _globals['_VERIFYAUDITRESPONSE']._serialized_start=653
-  _globals['_VERIFYAUDITRESPONSE']._serialized_end=894
-  _globals['_EXPORTAUDITREQUEST']._serialized_start=896
-  _globals['_EXPORTAUDITREQUEST']._serialized_end=975
-  _globals['_EXPORTAUDITRESPONSE']._serialized_start=977
-  _globals['_EXPORTAUDITRESPONSE']._serialized_end=1018
-  _globals['_CREATEAUDITCHECKPOINTREQUEST']._serialized_start=1020
-  _globals['_CREATEAUDITCHECKPOINTREQUEST']._serialized_end=1050
-  _globals['_CREATEAUDITCHECKPOINTRESPONSE']._serialized_start=1052
-  _globals['_CREATEAUDITCHECKPOINTRESPONSE']._serialized_end=1152
-  _globals['_LISTAUDITCHECKPOINTSREQUEST']._serialized_start=1154
-  _globals['_LISTAUDITCHECKPOINTSREQUEST']._serialized_end=1243
-  _globals['_LISTAUDITCHECKPOINTSRESPONSE']._serialized_start=1246
-  _globals['_LISTAUDITCHECKPOINTSRESPONSE']._serialized_end=1387
-  _globals['_AUDITSERVICE']._serialized_start=1390
-  _globals['_AUDITSERVICE']._serialized_end=1958
+  _globals['_AUDITSERVICE'].methods_by_name['ListAuditEntries']._loaded_options = None
+  _globals['_AUDITSERVICE'].methods_by_name['ListAuditEntries']._serialized_options = b'\202\323\344\223\002\036\022\034/api/v1/governance/audit/log'
+  _globals['_AUDITSERVICE'].methods_by_name['VerifyAudit']._loaded_options = None
+  _globals['_AUDITSERVICE'].methods_by_name['VerifyAudit']._serialized_options = b'\202\323\344\223\002$\"\037/api/v1/governance/audit/verify:\001*'
+  _globals['_AUDITSERVICE'].methods_by_name['ExportAudit']._loaded_options = None
+  _globals['_AUDITSERVICE'].methods_by_name['ExportAudit']._serialized_options = b'\202\323\344\223\002!\022\037/api/v1/governance/audit/export'
+  _globals['_AUDITSERVICE'].methods_by_name['CreateAuditCheckpoint']._loaded_options = None
+  _globals['_AUDITSERVICE'].methods_by_name['CreateAuditCheckpoint']._serialized_options = b'\202\323\344\223\002)\"$/api/v1/governance/audit/checkpoints:\001*'
+  _globals['_AUDITSERVICE'].methods_by_name['ListAuditCheckpoints']._loaded_options = None
+  _globals['_AUDITSERVICE'].methods_by_name['ListAuditCheckpoints']._serialized_options = b'\202\323\344\223\002&\022$/api/v1/governance/audit/checkpoints'
+  _globals['_LISTAUDITENTRIESREQUEST']._serialized_start=164
+  _globals['_LISTAUDITENTRIESREQUEST']._serialized_end=461
+  _globals['_LISTAUDITENTRIESRESPONSE']._serialized_start=463
+  _globals['_LISTAUDITENTRIESRESPONSE']._serialized_end=587
+  _globals['_VERIFYAUDITREQUEST']._serialized_start=589
+  _globals['_VERIFYAUDITREQUEST']._serialized_end=680
+  _globals['_VERIFYAUDITRESPONSE']._serialized_start=683
+  _globals['_VERIFYAUDITRESPONSE']._serialized_end=924
+  _globals['_EXPORTAUDITREQUEST']._serialized_start=926
+  _globals['_EXPORTAUDITREQUEST']._serialized_end=1005
+  _globals['_EXPORTAUDITRESPONSE']._serialized_start=1007
+  _globals['_EXPORTAUDITRESPONSE']._serialized_end=1048
+  _globals['_CREATEAUDITCHECKPOINTREQUEST']._serialized_start=1050
+  _globals['_CREATEAUDITCHECKPOINTREQUEST']._serialized_end=1080
+  _globals['_CREATEAUDITCHECKPOINTRESPONSE']._serialized_start=1082
+  _globals['_CREATEAUDITCHECKPOINTRESPONSE']._serialized_end=1182
+  _globals['_LISTAUDITCHECKPOINTSREQUEST']._serialized_start=1184
+  _globals['_LISTAUDITCHECKPOINTSREQUEST']._serialized_end=1273
+  _globals['_LISTAUDITCHECKPOINTSRESPONSE']._serialized_start=1276
+  _globals['_LISTAUDITCHECKPOINTSRESPONSE']._serialized_end=1417
+  _globals['_AUDITSERVICE']._serialized_start=1420
+  _globals['_AUDITSERVICE']._serialized_end=2211
 # @@protoc_insertion_point(module_scope)

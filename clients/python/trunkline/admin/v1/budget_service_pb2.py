@@ -22,41 +22,54 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from trunkline.admin.v1 import budget_pb2 as trunkline_dot_admin_dot_v1_dot_budget__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'trunkline/admin/v1/budget_service.proto\x12\x12trunkline.admin.v1\x1a google/protobuf/field_mask.proto\x1a\x1ftrunkline/admin/v1/budget.proto\"h\n\x12ListBudgetsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x16\n\x06prefix\x18\x03 \x01(\tR\x06prefix\"s\n\x13ListBudgetsResponse\x12\x34\n\x07\x62udgets\x18\x01 \x03(\x0b\x32\x1a.trunkline.admin.v1.BudgetR\x07\x62udgets\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"&\n\x10GetBudgetRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\"G\n\x11GetBudgetResponse\x12\x32\n\x06\x62udget\x18\x01 \x01(\x0b\x32\x1a.trunkline.admin.v1.BudgetR\x06\x62udget\"I\n\x13\x43reateBudgetRequest\x12\x32\n\x06\x62udget\x18\x01 \x01(\x0b\x32\x1a.trunkline.admin.v1.BudgetR\x06\x62udget\"J\n\x14\x43reateBudgetResponse\x12\x32\n\x06\x62udget\x18\x01 \x01(\x0b\x32\x1a.trunkline.admin.v1.BudgetR\x06\x62udget\"\x86\x01\n\x13UpdateBudgetRequest\x12\x32\n\x06\x62udget\x18\x01 \x01(\x0b\x32\x1a.trunkline.admin.v1.BudgetR\x06\x62udget\x12;\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\nupdateMask\"J\n\x14UpdateBudgetResponse\x12\x32\n\x06\x62udget\x18\x01 \x01(\x0b\x32\x1a.trunkline.admin.v1.BudgetR\x06\x62udget\"=\n\x13\x44\x65leteBudgetRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n\x04\x65tag\x18\x02 \x01(\tR\x04\x65tag\"\x16\n\x14\x44\x65leteBudgetResponse\"\xa1\x01\n\x19ListBudgetBalancesRequest\x12\x16\n\x06\x62udget\x18\x01 \x01(\tR\x06\x62udget\x12\x1b\n\tpage_size\x18\x02 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x03 \x01(\tR\tpageToken\x12\x16\n\x06tenant\x18\x04 \x01(\tR\x06tenant\x12\x18\n\x07subject\x18\x05 \x01(\tR\x07subject\"\x83\x01\n\x1aListBudgetBalancesResponse\x12=\n\x08\x62\x61lances\x18\x01 \x03(\x0b\x32!.trunkline.admin.v1.BudgetBalanceR\x08\x62\x61lances\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xe7\x04\n\rBudgetService\x12^\n\x0bListBudgets\x12&.trunkline.admin.v1.ListBudgetsRequest\x1a\'.trunkline.admin.v1.ListBudgetsResponse\x12X\n\tGetBudget\x12$.trunkline.admin.v1.GetBudgetRequest\x1a%.trunkline.admin.v1.GetBudgetResponse\x12\x61\n\x0c\x43reateBudget\x12\'.trunkline.admin.v1.CreateBudgetRequest\x1a(.trunkline.admin.v1.CreateBudgetResponse\x12\x61\n\x0cUpdateBudget\x12\'.trunkline.admin.v1.UpdateBudgetRequest\x1a(.trunkline.admin.v1.UpdateBudgetResponse\x12\x61\n\x0c\x44\x65leteBudget\x12\'.trunkline.admin.v1.DeleteBudgetRequest\x1a(.trunkline.admin.v1.DeleteBudgetResponse\x12s\n\x12ListBudgetBalances\x12-.trunkline.admin.v1.ListBudgetBalancesRequest\x1a..trunkline.admin.v1.ListBudgetBalancesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'trunkline/admin/v1/budget_service.proto\x12\x12trunkline.admin.v1\x1a\x1cgoogle/api/annotations.proto\x1a google/protobuf/field_mask.proto\x1a\x1ftrunkline/admin/v1/budget.proto\"h\n\x12ListBudgetsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x16\n\x06prefix\x18\x03 \x01(\tR\x06prefix\"s\n\x13ListBudgetsResponse\x12\x34\n\x07\x62udgets\x18\x01 \x03(\x0b\x32\x1a.trunkline.admin.v1.BudgetR\x07\x62udgets\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"&\n\x10GetBudgetRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\"G\n\x11GetBudgetResponse\x12\x32\n\x06\x62udget\x18\x01 \x01(\x0b\x32\x1a.trunkline.admin.v1.BudgetR\x06\x62udget\"I\n\x13\x43reateBudgetRequest\x12\x32\n\x06\x62udget\x18\x01 \x01(\x0b\x32\x1a.trunkline.admin.v1.BudgetR\x06\x62udget\"J\n\x14\x43reateBudgetResponse\x12\x32\n\x06\x62udget\x18\x01 \x01(\x0b\x32\x1a.trunkline.admin.v1.BudgetR\x06\x62udget\"\x86\x01\n\x13UpdateBudgetRequest\x12\x32\n\x06\x62udget\x18\x01 \x01(\x0b\x32\x1a.trunkline.admin.v1.BudgetR\x06\x62udget\x12;\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\nupdateMask\"J\n\x14UpdateBudgetResponse\x12\x32\n\x06\x62udget\x18\x01 \x01(\x0b\x32\x1a.trunkline.admin.v1.BudgetR\x06\x62udget\"=\n\x13\x44\x65leteBudgetRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n\x04\x65tag\x18\x02 \x01(\tR\x04\x65tag\"\x16\n\x14\x44\x65leteBudgetResponse\"\xa1\x01\n\x19ListBudgetBalancesRequest\x12\x16\n\x06\x62udget\x18\x01 \x01(\tR\x06\x62udget\x12\x1b\n\tpage_size\x18\x02 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x03 \x01(\tR\tpageToken\x12\x16\n\x06tenant\x18\x04 \x01(\tR\x06tenant\x12\x18\n\x07subject\x18\x05 \x01(\tR\x07subject\"\x83\x01\n\x1aListBudgetBalancesResponse\x12=\n\x08\x62\x61lances\x18\x01 \x03(\x0b\x32!.trunkline.admin.v1.BudgetBalanceR\x08\x62\x61lances\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xe9\x06\n\rBudgetService\x12~\n\x0bListBudgets\x12&.trunkline.admin.v1.ListBudgetsRequest\x1a\'.trunkline.admin.v1.ListBudgetsResponse\"\x1e\x82\xd3\xe4\x93\x02\x18\x12\x16/api/v1/config/budgets\x12\x7f\n\tGetBudget\x12$.trunkline.admin.v1.GetBudgetRequest\x1a%.trunkline.admin.v1.GetBudgetResponse\"%\x82\xd3\xe4\x93\x02\x1f\x12\x1d/api/v1/config/budgets/{name}\x12\x89\x01\n\x0c\x43reateBudget\x12\'.trunkline.admin.v1.CreateBudgetRequest\x1a(.trunkline.admin.v1.CreateBudgetResponse\"&\x82\xd3\xe4\x93\x02 \"\x16/api/v1/config/budgets:\x06\x62udget\x12\x97\x01\n\x0cUpdateBudget\x12\'.trunkline.admin.v1.UpdateBudgetRequest\x1a(.trunkline.admin.v1.UpdateBudgetResponse\"4\x82\xd3\xe4\x93\x02.2$/api/v1/config/budgets/{budget.name}:\x06\x62udget\x12\x88\x01\n\x0c\x44\x65leteBudget\x12\'.trunkline.admin.v1.DeleteBudgetRequest\x1a(.trunkline.admin.v1.DeleteBudgetResponse\"%\x82\xd3\xe4\x93\x02\x1f*\x1d/api/v1/config/budgets/{name}\x12\xa5\x01\n\x12ListBudgetBalances\x12-.trunkline.admin.v1.ListBudgetBalancesRequest\x1a..trunkline.admin.v1.ListBudgetBalancesResponse\"0\x82\xd3\xe4\x93\x02*\x12(/api/v1/config/budgets/{budget}/balancesb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trunkline.admin.v1.budget_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LISTBUDGETSREQUEST']._serialized_start=130
-  _globals['_LISTBUDGETSREQUEST']._serialized_end=234
-  _globals['_LISTBUDGETSRESPONSE']._serialized_start=236
-  _globals['_LISTBUDGETSRESPONSE']._serialized_end=351
-  _globals['_GETBUDGETREQUEST']._serialized_start=353
-  _globals['_GETBUDGETREQUEST']._serialized_end=391
-  _globals['_GETBUDGETRESPONSE']._serialized_start=393
-  _globals['_GETBUDGETRESPONSE']._serialized_end=464
-  _globals['_CREATEBUDGETREQUEST']._serialized_start=466
-  _globals['_CREATEBUDGETREQUEST']._serialized_end=539
-  _globals['_CREATEBUDGETRESPONSE']._serialized_start=541
-  _globals['_CREATEBUDGETRESPONSE']._serialized_end=615
-  _globals['_UPDATEBUDGETREQUEST']._serialized_start=618
-  _globals['_UPDATEBUDGETREQUEST']._serialized_end=752
-  _globals['_UPDATEBUDGETRESPONSE']._serialized_start=754
-  _globals['_UPDATEBUDGETRESPONSE']._serialized_end=828
-  _globals['_DELETEBUDGETREQUEST']._serialized_start=830
-  _globals['_DELETEBUDGETREQUEST']._serialized_end=891
-  _globals['_DELETEBUDGETRESPONSE']._serialized_start=893
-  _globals['_DELETEBUDGETRESPONSE']._serialized_end=915
-  _globals['_LISTBUDGETBALANCESREQUEST']._serialized_start=918
-  _globals['_LISTBUDGETBALANCESREQUEST']._serialized_end=1079
-  _globals['_LISTBUDGETBALANCESRESPONSE']._serialized_start=1082
-  _globals['_LISTBUDGETBALANCESRESPONSE']._serialized_end=1213
-  _globals['_BUDGETSERVICE']._serialized_start=1216
-  _globals['_BUDGETSERVICE']._serialized_end=1831
+  _globals['_BUDGETSERVICE'].methods_by_name['ListBudgets']._loaded_options = None
+  _globals['_BUDGETSERVICE'].methods_by_name['ListBudgets']._serialized_options = b'\202\323\344\223\002\030\022\026/api/v1/config/budgets'
+  _globals['_BUDGETSERVICE'].methods_by_name['GetBudget']._loaded_options = None
+  _globals['_BUDGETSERVICE'].methods_by_name['GetBudget']._serialized_options = b'\202\323\344\223\002\037\022\035/api/v1/config/budgets/{name}'
+  _globals['_BUDGETSERVICE'].methods_by_name['CreateBudget']._loaded_options = None
+  _globals['_BUDGETSERVICE'].methods_by_name['CreateBudget']._serialized_options = b'\202\323\344\223\002 \"\026/api/v1/config/budgets:\006budget'
+  _globals['_BUDGETSERVICE'].methods_by_name['UpdateBudget']._loaded_options = None
+  _globals['_BUDGETSERVICE'].methods_by_name['UpdateBudget']._serialized_options = b'\202\323\344\223\002.2$/api/v1/config/budgets/{budget.name}:\006budget'
+  _globals['_BUDGETSERVICE'].methods_by_name['DeleteBudget']._loaded_options = None
+  _globals['_BUDGETSERVICE'].methods_by_name['DeleteBudget']._serialized_options = b'\202\323\344\223\002\037*\035/api/v1/config/budgets/{name}'
+  _globals['_BUDGETSERVICE'].methods_by_name['ListBudgetBalances']._loaded_options = None
+  _globals['_BUDGETSERVICE'].methods_by_name['ListBudgetBalances']._serialized_options = b'\202\323\344\223\002*\022(/api/v1/config/budgets/{budget}/balances'
+  _globals['_LISTBUDGETSREQUEST']._serialized_start=160
+  _globals['_LISTBUDGETSREQUEST']._serialized_end=264
+  _globals['_LISTBUDGETSRESPONSE']._serialized_start=266
+  _globals['_LISTBUDGETSRESPONSE']._serialized_end=381
+  _globals['_GETBUDGETREQUEST']._serialized_start=383
+  _globals['_GETBUDGETREQUEST']._serialized_end=421
+  _globals['_GETBUDGETRESPONSE']._serialized_start=423
+  _globals['_GETBUDGETRESPONSE']._serialized_end=494
+  _globals['_CREATEBUDGETREQUEST']._serialized_start=496
+  _globals['_CREATEBUDGETREQUEST']._serialized_end=569
+  _globals['_CREATEBUDGETRESPONSE']._serialized_start=571
+  _globals['_CREATEBUDGETRESPONSE']._serialized_end=645
+  _globals['_UPDATEBUDGETREQUEST']._serialized_start=648
+  _globals['_UPDATEBUDGETREQUEST']._serialized_end=782
+  _globals['_UPDATEBUDGETRESPONSE']._serialized_start=784
+  _globals['_UPDATEBUDGETRESPONSE']._serialized_end=858
+  _globals['_DELETEBUDGETREQUEST']._serialized_start=860
+  _globals['_DELETEBUDGETREQUEST']._serialized_end=921
+  _globals['_DELETEBUDGETRESPONSE']._serialized_start=923
+  _globals['_DELETEBUDGETRESPONSE']._serialized_end=945
+  _globals['_LISTBUDGETBALANCESREQUEST']._serialized_start=948
+  _globals['_LISTBUDGETBALANCESREQUEST']._serialized_end=1109
+  _globals['_LISTBUDGETBALANCESRESPONSE']._serialized_start=1112
+  _globals['_LISTBUDGETBALANCESRESPONSE']._serialized_end=1243
+  _globals['_BUDGETSERVICE']._serialized_start=1246
+  _globals['_BUDGETSERVICE']._serialized_end=2119
 # @@protoc_insertion_point(module_scope)

@@ -22,12 +22,13 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from trunkline.admin.v1 import credential_pb2 as trunkline_dot_admin_dot_v1_dot_credential__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+trunkline/admin/v1/credential_service.proto\x12\x12trunkline.admin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a#trunkline/admin/v1/credential.proto\"l\n\x16ListCredentialsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x16\n\x06prefix\x18\x03 \x01(\tR\x06prefix\"\x83\x01\n\x17ListCredentialsResponse\x12@\n\x0b\x63redentials\x18\x01 \x03(\x0b\x32\x1e.trunkline.admin.v1.CredentialR\x0b\x63redentials\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"*\n\x14GetCredentialRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\"W\n\x15GetCredentialResponse\x12>\n\ncredential\x18\x01 \x01(\x0b\x32\x1e.trunkline.admin.v1.CredentialR\ncredential\"t\n\x17\x43reateCredentialRequest\x12>\n\ncredential\x18\x01 \x01(\x0b\x32\x1e.trunkline.admin.v1.CredentialR\ncredential\x12\x19\n\x05value\x18\x02 \x01(\tB\x03\x80\x01\x01R\x05value\"\x94\x01\n\x18\x43reateCredentialResponse\x12>\n\ncredential\x18\x01 \x01(\x0b\x32\x1e.trunkline.admin.v1.CredentialR\ncredential\x12\x38\n\x06\x63\x61nary\x18\x02 \x01(\x0b\x32 .trunkline.admin.v1.CanaryResultR\x06\x63\x61nary\"\x96\x01\n\x17UpdateCredentialRequest\x12>\n\ncredential\x18\x01 \x01(\x0b\x32\x1e.trunkline.admin.v1.CredentialR\ncredential\x12;\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\nupdateMask\"Z\n\x18UpdateCredentialResponse\x12>\n\ncredential\x18\x01 \x01(\x0b\x32\x1e.trunkline.admin.v1.CredentialR\ncredential\"\x8d\x01\n\x17RotateCredentialRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n\x04\x65tag\x18\x02 \x01(\tR\x04\x65tag\x12\x19\n\x05value\x18\x03 \x01(\tB\x03\x80\x01\x01R\x05value\x12/\n\x05grace\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\x05grace\"\x94\x01\n\x18RotateCredentialResponse\x12>\n\ncredential\x18\x01 \x01(\x0b\x32\x1e.trunkline.admin.v1.CredentialR\ncredential\x12\x38\n\x06\x63\x61nary\x18\x02 \x01(\x0b\x32 .trunkline.admin.v1.CanaryResultR\x06\x63\x61nary\"A\n\x17\x44\x65leteCredentialRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n\x04\x65tag\x18\x02 \x01(\tR\x04\x65tag\"\x1a\n\x18\x44\x65leteCredentialResponse2\xa1\x05\n\x11\x43redentialService\x12j\n\x0fListCredentials\x12*.trunkline.admin.v1.ListCredentialsRequest\x1a+.trunkline.admin.v1.ListCredentialsResponse\x12\x64\n\rGetCredential\x12(.trunkline.admin.v1.GetCredentialRequest\x1a).trunkline.admin.v1.GetCredentialResponse\x12m\n\x10\x43reateCredential\x12+.trunkline.admin.v1.CreateCredentialRequest\x1a,.trunkline.admin.v1.CreateCredentialResponse\x12m\n\x10UpdateCredential\x12+.trunkline.admin.v1.UpdateCredentialRequest\x1a,.trunkline.admin.v1.UpdateCredentialResponse\x12m\n\x10RotateCredential\x12+.trunkline.admin.v1.RotateCredentialRequest\x1a,.trunkline.admin.v1.RotateCredentialResponse\x12m\n\x10\x44\x65leteCredential\x12+.trunkline.admin.v1.DeleteCredentialRequest\x1a,.trunkline.admin.v1.DeleteCredentialResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+trunkline/admin/v1/credential_service.proto\x12\x12trunkline.admin.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a#trunkline/admin/v1/credential.proto\"l\n\x16ListCredentialsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x16\n\x06prefix\x18\x03 \x01(\tR\x06prefix\"\x83\x01\n\x17ListCredentialsResponse\x12@\n\x0b\x63redentials\x18\x01 \x03(\x0b\x32\x1e.trunkline.admin.v1.CredentialR\x0b\x63redentials\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"*\n\x14GetCredentialRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\"W\n\x15GetCredentialResponse\x12>\n\ncredential\x18\x01 \x01(\x0b\x32\x1e.trunkline.admin.v1.CredentialR\ncredential\"t\n\x17\x43reateCredentialRequest\x12>\n\ncredential\x18\x01 \x01(\x0b\x32\x1e.trunkline.admin.v1.CredentialR\ncredential\x12\x19\n\x05value\x18\x02 \x01(\tB\x03\x80\x01\x01R\x05value\"\x94\x01\n\x18\x43reateCredentialResponse\x12>\n\ncredential\x18\x01 \x01(\x0b\x32\x1e.trunkline.admin.v1.CredentialR\ncredential\x12\x38\n\x06\x63\x61nary\x18\x02 \x01(\x0b\x32 .trunkline.admin.v1.CanaryResultR\x06\x63\x61nary\"\x96\x01\n\x17UpdateCredentialRequest\x12>\n\ncredential\x18\x01 \x01(\x0b\x32\x1e.trunkline.admin.v1.CredentialR\ncredential\x12;\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\nupdateMask\"Z\n\x18UpdateCredentialResponse\x12>\n\ncredential\x18\x01 \x01(\x0b\x32\x1e.trunkline.admin.v1.CredentialR\ncredential\"\x8d\x01\n\x17RotateCredentialRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n\x04\x65tag\x18\x02 \x01(\tR\x04\x65tag\x12\x19\n\x05value\x18\x03 \x01(\tB\x03\x80\x01\x01R\x05value\x12/\n\x05grace\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\x05grace\"\x94\x01\n\x18RotateCredentialResponse\x12>\n\ncredential\x18\x01 \x01(\x0b\x32\x1e.trunkline.admin.v1.CredentialR\ncredential\x12\x38\n\x06\x63\x61nary\x18\x02 \x01(\x0b\x32 .trunkline.admin.v1.CanaryResultR\x06\x63\x61nary\"A\n\x17\x44\x65leteCredentialRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n\x04\x65tag\x18\x02 \x01(\tR\x04\x65tag\"\x1a\n\x18\x44\x65leteCredentialResponse2\xbf\x07\n\x11\x43redentialService\x12\x8e\x01\n\x0fListCredentials\x12*.trunkline.admin.v1.ListCredentialsRequest\x1a+.trunkline.admin.v1.ListCredentialsResponse\"\"\x82\xd3\xe4\x93\x02\x1c\x12\x1a/api/v1/config/credentials\x12\x8f\x01\n\rGetCredential\x12(.trunkline.admin.v1.GetCredentialRequest\x1a).trunkline.admin.v1.GetCredentialResponse\")\x82\xd3\xe4\x93\x02#\x12!/api/v1/config/credentials/{name}\x12\x94\x01\n\x10\x43reateCredential\x12+.trunkline.admin.v1.CreateCredentialRequest\x1a,.trunkline.admin.v1.CreateCredentialResponse\"%\x82\xd3\xe4\x93\x02\x1f\"\x1a/api/v1/config/credentials:\x01*\x12\xaf\x01\n\x10UpdateCredential\x12+.trunkline.admin.v1.UpdateCredentialRequest\x1a,.trunkline.admin.v1.UpdateCredentialResponse\"@\x82\xd3\xe4\x93\x02:2,/api/v1/config/credentials/{credential.name}:\ncredential\x12\xa2\x01\n\x10RotateCredential\x12+.trunkline.admin.v1.RotateCredentialRequest\x1a,.trunkline.admin.v1.RotateCredentialResponse\"3\x82\xd3\xe4\x93\x02-\"(/api/v1/config/credentials/{name}/rotate:\x01*\x12\x98\x01\n\x10\x44\x65leteCredential\x12+.trunkline.admin.v1.DeleteCredentialRequest\x1a,.trunkline.admin.v1.DeleteCredentialResponse\")\x82\xd3\xe4\x93\x02#*!/api/v1/config/credentials/{name}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,30 +39,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATECREDENTIALREQUEST'].fields_by_name['value']._serialized_options = b'\200\001\001'
   _globals['_ROTATECREDENTIALREQUEST'].fields_by_name['value']._loaded_options = None
   _globals['_ROTATECREDENTIALREQUEST'].fields_by_name['value']._serialized_options = b'\200\001\001'
-  _globals['_LISTCREDENTIALSREQUEST']._serialized_start=170
-  _globals['_LISTCREDENTIALSREQUEST']._serialized_end=278
-  _globals['_LISTCREDENTIALSRESPONSE']._serialized_start=281
-  _globals['_LISTCREDENTIALSRESPONSE']._serialized_end=412
-  _globals['_GETCREDENTIALREQUEST']._serialized_start=414
-  _globals['_GETCREDENTIALREQUEST']._serialized_end=456
-  _globals['_GETCREDENTIALRESPONSE']._serialized_start=458
-  _globals['_GETCREDENTIALRESPONSE']._serialized_end=545
-  _globals['_CREATECREDENTIALREQUEST']._serialized_start=547
-  _globals['_CREATECREDENTIALREQUEST']._serialized_end=663
-  _globals['_CREATECREDENTIALRESPONSE']._serialized_start=666
-  _globals['_CREATECREDENTIALRESPONSE']._serialized_end=814
-  _globals['_UPDATECREDENTIALREQUEST']._serialized_start=817
-  _globals['_UPDATECREDENTIALREQUEST']._serialized_end=967
-  _globals['_UPDATECREDENTIALRESPONSE']._serialized_start=969
-  _globals['_UPDATECREDENTIALRESPONSE']._serialized_end=1059
-  _globals['_ROTATECREDENTIALREQUEST']._serialized_start=1062
-  _globals['_ROTATECREDENTIALREQUEST']._serialized_end=1203
-  _globals['_ROTATECREDENTIALRESPONSE']._serialized_start=1206
-  _globals['_ROTATECREDENTIALRESPONSE']._serialized_end=1354
-  _globals['_DELETECREDENTIALREQUEST']._serialized_start=1356
-  _globals['_DELETECREDENTIALREQUEST']._serialized_end=1421
-  _globals['_DELETECREDENTIALRESPONSE']._serialized_start=1423
-  _globals['_DELETECREDENTIALRESPONSE']._serialized_end=1449
-  _globals['_CREDENTIALSERVICE']._serialized_start=1452
-  _globals['_CREDENTIALSERVICE']._serialized_end=2125
+  _globals['_CREDENTIALSERVICE'].methods_by_name['ListCredentials']._loaded_options = None
+  _globals['_CREDENTIALSERVICE'].methods_by_name['ListCredentials']._serialized_options = b'\202\323\344\223\002\034\022\032/api/v1/config/credentials'
+  _globals['_CREDENTIALSERVICE'].methods_by_name['GetCredential']._loaded_options = None
+  _globals['_CREDENTIALSERVICE'].methods_by_name['GetCredential']._serialized_options = b'\202\323\344\223\002#\022!/api/v1/config/credentials/{name}'
+  _globals['_CREDENTIALSERVICE'].methods_by_name['CreateCredential']._loaded_options = None
+  _globals['_CREDENTIALSERVICE'].methods_by_name['CreateCredential']._serialized_options = b'\202\323\344\223\002\037\"\032/api/v1/config/credentials:\001*'
+  _globals['_CREDENTIALSERVICE'].methods_by_name['UpdateCredential']._loaded_options = None
+  _globals['_CREDENTIALSERVICE'].methods_by_name['UpdateCredential']._serialized_options = b'\202\323\344\223\002:2,/api/v1/config/credentials/{credential.name}:\ncredential'
+  _globals['_CREDENTIALSERVICE'].methods_by_name['RotateCredential']._loaded_options = None
+  _globals['_CREDENTIALSERVICE'].methods_by_name['RotateCredential']._serialized_options = b'\202\323\344\223\002-\"(/api/v1/config/credentials/{name}/rotate:\001*'
+  _globals['_CREDENTIALSERVICE'].methods_by_name['DeleteCredential']._loaded_options = None
+  _globals['_CREDENTIALSERVICE'].methods_by_name['DeleteCredential']._serialized_options = b'\202\323\344\223\002#*!/api/v1/config/credentials/{name}'
+  _globals['_LISTCREDENTIALSREQUEST']._serialized_start=200
+  _globals['_LISTCREDENTIALSREQUEST']._serialized_end=308
+  _globals['_LISTCREDENTIALSRESPONSE']._serialized_start=311
+  _globals['_LISTCREDENTIALSRESPONSE']._serialized_end=442
+  _globals['_GETCREDENTIALREQUEST']._serialized_start=444
+  _globals['_GETCREDENTIALREQUEST']._serialized_end=486
+  _globals['_GETCREDENTIALRESPONSE']._serialized_start=488
+  _globals['_GETCREDENTIALRESPONSE']._serialized_end=575
+  _globals['_CREATECREDENTIALREQUEST']._serialized_start=577
+  _globals['_CREATECREDENTIALREQUEST']._serialized_end=693
+  _globals['_CREATECREDENTIALRESPONSE']._serialized_start=696
+  _globals['_CREATECREDENTIALRESPONSE']._serialized_end=844
+  _globals['_UPDATECREDENTIALREQUEST']._serialized_start=847
+  _globals['_UPDATECREDENTIALREQUEST']._serialized_end=997
+  _globals['_UPDATECREDENTIALRESPONSE']._serialized_start=999
+  _globals['_UPDATECREDENTIALRESPONSE']._serialized_end=1089
+  _globals['_ROTATECREDENTIALREQUEST']._serialized_start=1092
+  _globals['_ROTATECREDENTIALREQUEST']._serialized_end=1233
+  _globals['_ROTATECREDENTIALRESPONSE']._serialized_start=1236
+  _globals['_ROTATECREDENTIALRESPONSE']._serialized_end=1384
+  _globals['_DELETECREDENTIALREQUEST']._serialized_start=1386
+  _globals['_DELETECREDENTIALREQUEST']._serialized_end=1451
+  _globals['_DELETECREDENTIALRESPONSE']._serialized_start=1453
+  _globals['_DELETECREDENTIALRESPONSE']._serialized_end=1479
+  _globals['_CREDENTIALSERVICE']._serialized_start=1482
+  _globals['_CREDENTIALSERVICE']._serialized_end=2441
 # @@protoc_insertion_point(module_scope)

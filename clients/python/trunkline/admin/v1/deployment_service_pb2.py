@@ -22,6 +22,7 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from trunkline.admin.v1 import deployment_pb2 as trunkline_dot_admin_dot_v1_dot_deployment__pb2
 from trunkline.admin.v1 import health_pb2 as trunkline_dot_admin_dot_v1_dot_health__pb2
@@ -29,49 +30,67 @@ from trunkline.admin.v1 import price_pb2 as trunkline_dot_admin_dot_v1_dot_price
 from trunkline.admin.v1 import provider_pb2 as trunkline_dot_admin_dot_v1_dot_provider__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+trunkline/admin/v1/deployment_service.proto\x12\x12trunkline.admin.v1\x1a google/protobuf/field_mask.proto\x1a#trunkline/admin/v1/deployment.proto\x1a\x1ftrunkline/admin/v1/health.proto\x1a\x1etrunkline/admin/v1/price.proto\x1a!trunkline/admin/v1/provider.proto\"l\n\x16ListDeploymentsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x16\n\x06prefix\x18\x03 \x01(\tR\x06prefix\"\x83\x01\n\x17ListDeploymentsResponse\x12@\n\x0b\x64\x65ployments\x18\x01 \x03(\x0b\x32\x1e.trunkline.admin.v1.DeploymentR\x0b\x64\x65ployments\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"*\n\x14GetDeploymentRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\"W\n\x15GetDeploymentResponse\x12>\n\ndeployment\x18\x01 \x01(\x0b\x32\x1e.trunkline.admin.v1.DeploymentR\ndeployment\"Y\n\x17\x43reateDeploymentRequest\x12>\n\ndeployment\x18\x01 \x01(\x0b\x32\x1e.trunkline.admin.v1.DeploymentR\ndeployment\"Z\n\x18\x43reateDeploymentResponse\x12>\n\ndeployment\x18\x01 \x01(\x0b\x32\x1e.trunkline.admin.v1.DeploymentR\ndeployment\"\x96\x01\n\x17UpdateDeploymentRequest\x12>\n\ndeployment\x18\x01 \x01(\x0b\x32\x1e.trunkline.admin.v1.DeploymentR\ndeployment\x12;\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\nupdateMask\"Z\n\x18UpdateDeploymentResponse\x12>\n\ndeployment\x18\x01 \x01(\x0b\x32\x1e.trunkline.admin.v1.DeploymentR\ndeployment\"A\n\x17\x44\x65leteDeploymentRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n\x04\x65tag\x18\x02 \x01(\tR\x04\x65tag\"\x1a\n\x18\x44\x65leteDeploymentResponse\"D\n\x16\x44rainDeploymentRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\"J\n\x17\x44rainDeploymentResponse\x12/\n\x05\x64rain\x18\x01 \x01(\x0b\x32\x19.trunkline.admin.v1.DrainR\x05\x64rain\".\n\x18UndrainDeploymentRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\"\x1b\n\x19UndrainDeploymentResponse\"0\n\x1aGetDeploymentHealthRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\"\xa6\x01\n\x1bGetDeploymentHealthResponse\x12<\n\x06health\x18\x01 \x01(\x0b\x32$.trunkline.admin.v1.DeploymentHealthR\x06health\x12\x18\n\x07replica\x18\x02 \x01(\tR\x07replica\x12/\n\x05\x64rain\x18\x03 \x01(\x0b\x32\x19.trunkline.admin.v1.DrainR\x05\x64rain\"t\n\x1aListEffectivePricesRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x1a\n\x08provider\x18\x03 \x01(\tR\x08provider\"\x81\x01\n\x1bListEffectivePricesResponse\x12:\n\x06prices\x18\x01 \x03(\x0b\x32\".trunkline.admin.v1.EffectivePriceR\x06prices\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\x80\x08\n\x11\x44\x65ploymentService\x12j\n\x0fListDeployments\x12*.trunkline.admin.v1.ListDeploymentsRequest\x1a+.trunkline.admin.v1.ListDeploymentsResponse\x12\x64\n\rGetDeployment\x12(.trunkline.admin.v1.GetDeploymentRequest\x1a).trunkline.admin.v1.GetDeploymentResponse\x12m\n\x10\x43reateDeployment\x12+.trunkline.admin.v1.CreateDeploymentRequest\x1a,.trunkline.admin.v1.CreateDeploymentResponse\x12m\n\x10UpdateDeployment\x12+.trunkline.admin.v1.UpdateDeploymentRequest\x1a,.trunkline.admin.v1.UpdateDeploymentResponse\x12m\n\x10\x44\x65leteDeployment\x12+.trunkline.admin.v1.DeleteDeploymentRequest\x1a,.trunkline.admin.v1.DeleteDeploymentResponse\x12j\n\x0f\x44rainDeployment\x12*.trunkline.admin.v1.DrainDeploymentRequest\x1a+.trunkline.admin.v1.DrainDeploymentResponse\x12p\n\x11UndrainDeployment\x12,.trunkline.admin.v1.UndrainDeploymentRequest\x1a-.trunkline.admin.v1.UndrainDeploymentResponse\x12v\n\x13GetDeploymentHealth\x12..trunkline.admin.v1.GetDeploymentHealthRequest\x1a/.trunkline.admin.v1.GetDeploymentHealthResponse\x12v\n\x13ListEffectivePrices\x12..trunkline.admin.v1.ListEffectivePricesRequest\x1a/.trunkline.admin.v1.ListEffectivePricesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+trunkline/admin/v1/deployment_service.proto\x12\x12trunkline.admin.v1\x1a\x1cgoogle/api/annotations.proto\x1a google/protobuf/field_mask.proto\x1a#trunkline/admin/v1/deployment.proto\x1a\x1ftrunkline/admin/v1/health.proto\x1a\x1etrunkline/admin/v1/price.proto\x1a!trunkline/admin/v1/provider.proto\"l\n\x16ListDeploymentsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x16\n\x06prefix\x18\x03 \x01(\tR\x06prefix\"\x83\x01\n\x17ListDeploymentsResponse\x12@\n\x0b\x64\x65ployments\x18\x01 \x03(\x0b\x32\x1e.trunkline.admin.v1.DeploymentR\x0b\x64\x65ployments\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"*\n\x14GetDeploymentRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\"W\n\x15GetDeploymentResponse\x12>\n\ndeployment\x18\x01 \x01(\x0b\x32\x1e.trunkline.admin.v1.DeploymentR\ndeployment\"Y\n\x17\x43reateDeploymentRequest\x12>\n\ndeployment\x18\x01 \x01(\x0b\x32\x1e.trunkline.admin.v1.DeploymentR\ndeployment\"Z\n\x18\x43reateDeploymentResponse\x12>\n\ndeployment\x18\x01 \x01(\x0b\x32\x1e.trunkline.admin.v1.DeploymentR\ndeployment\"\x96\x01\n\x17UpdateDeploymentRequest\x12>\n\ndeployment\x18\x01 \x01(\x0b\x32\x1e.trunkline.admin.v1.DeploymentR\ndeployment\x12;\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\nupdateMask\"Z\n\x18UpdateDeploymentResponse\x12>\n\ndeployment\x18\x01 \x01(\x0b\x32\x1e.trunkline.admin.v1.DeploymentR\ndeployment\"A\n\x17\x44\x65leteDeploymentRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n\x04\x65tag\x18\x02 \x01(\tR\x04\x65tag\"\x1a\n\x18\x44\x65leteDeploymentResponse\"D\n\x16\x44rainDeploymentRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\"J\n\x17\x44rainDeploymentResponse\x12/\n\x05\x64rain\x18\x01 \x01(\x0b\x32\x19.trunkline.admin.v1.DrainR\x05\x64rain\".\n\x18UndrainDeploymentRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\"\x1b\n\x19UndrainDeploymentResponse\"0\n\x1aGetDeploymentHealthRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\"\xa6\x01\n\x1bGetDeploymentHealthResponse\x12<\n\x06health\x18\x01 \x01(\x0b\x32$.trunkline.admin.v1.DeploymentHealthR\x06health\x12\x18\n\x07replica\x18\x02 \x01(\tR\x07replica\x12/\n\x05\x64rain\x18\x03 \x01(\x0b\x32\x19.trunkline.admin.v1.DrainR\x05\x64rain\"t\n\x1aListEffectivePricesRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x1a\n\x08provider\x18\x03 \x01(\tR\x08provider\"\x81\x01\n\x1bListEffectivePricesResponse\x12:\n\x06prices\x18\x01 \x03(\x0b\x32\".trunkline.admin.v1.EffectivePriceR\x06prices\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xb0\x0b\n\x11\x44\x65ploymentService\x12\x8e\x01\n\x0fListDeployments\x12*.trunkline.admin.v1.ListDeploymentsRequest\x1a+.trunkline.admin.v1.ListDeploymentsResponse\"\"\x82\xd3\xe4\x93\x02\x1c\x12\x1a/api/v1/config/deployments\x12\x8f\x01\n\rGetDeployment\x12(.trunkline.admin.v1.GetDeploymentRequest\x1a).trunkline.admin.v1.GetDeploymentResponse\")\x82\xd3\xe4\x93\x02#\x12!/api/v1/config/deployments/{name}\x12\x9d\x01\n\x10\x43reateDeployment\x12+.trunkline.admin.v1.CreateDeploymentRequest\x1a,.trunkline.admin.v1.CreateDeploymentResponse\".\x82\xd3\xe4\x93\x02(\"\x1a/api/v1/config/deployments:\ndeployment\x12\xaf\x01\n\x10UpdateDeployment\x12+.trunkline.admin.v1.UpdateDeploymentRequest\x1a,.trunkline.admin.v1.UpdateDeploymentResponse\"@\x82\xd3\xe4\x93\x02:2,/api/v1/config/deployments/{deployment.name}:\ndeployment\x12\x98\x01\n\x10\x44\x65leteDeployment\x12+.trunkline.admin.v1.DeleteDeploymentRequest\x1a,.trunkline.admin.v1.DeleteDeploymentResponse\")\x82\xd3\xe4\x93\x02#*!/api/v1/config/deployments/{name}\x12\x9e\x01\n\x0f\x44rainDeployment\x12*.trunkline.admin.v1.DrainDeploymentRequest\x1a+.trunkline.admin.v1.DrainDeploymentResponse\"2\x82\xd3\xe4\x93\x02,\"\'/api/v1/config/deployments/{name}/drain:\x01*\x12\xa6\x01\n\x11UndrainDeployment\x12,.trunkline.admin.v1.UndrainDeploymentRequest\x1a-.trunkline.admin.v1.UndrainDeploymentResponse\"4\x82\xd3\xe4\x93\x02.\")/api/v1/config/deployments/{name}/undrain:\x01*\x12\xa8\x01\n\x13GetDeploymentHealth\x12..trunkline.admin.v1.GetDeploymentHealthRequest\x1a/.trunkline.admin.v1.GetDeploymentHealthResponse\"0\x82\xd3\xe4\x93\x02*\x12(/api/v1/config/deployments/{name}/health\x12\x95\x01\n\x13ListEffectivePrices\x12..trunkline.admin.v1.ListEffectivePricesRequest\x1a/.trunkline.admin.v1.ListEffectivePricesResponse\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/api/v1/config/pricesb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trunkline.admin.v1.deployment_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_start=238
-  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_end=346
-  _globals['_LISTDEPLOYMENTSRESPONSE']._serialized_start=349
-  _globals['_LISTDEPLOYMENTSRESPONSE']._serialized_end=480
-  _globals['_GETDEPLOYMENTREQUEST']._serialized_start=482
-  _globals['_GETDEPLOYMENTREQUEST']._serialized_end=524
-  _globals['_GETDEPLOYMENTRESPONSE']._serialized_start=526
-  _globals['_GETDEPLOYMENTRESPONSE']._serialized_end=613
-  _globals['_CREATEDEPLOYMENTREQUEST']._serialized_start=615
-  _globals['_CREATEDEPLOYMENTREQUEST']._serialized_end=704
-  _globals['_CREATEDEPLOYMENTRESPONSE']._serialized_start=706
-  _globals['_CREATEDEPLOYMENTRESPONSE']._serialized_end=796
-  _globals['_UPDATEDEPLOYMENTREQUEST']._serialized_start=799
-  _globals['_UPDATEDEPLOYMENTREQUEST']._serialized_end=949
-  _globals['_UPDATEDEPLOYMENTRESPONSE']._serialized_start=951
-  _globals['_UPDATEDEPLOYMENTRESPONSE']._serialized_end=1041
-  _globals['_DELETEDEPLOYMENTREQUEST']._serialized_start=1043
-  _globals['_DELETEDEPLOYMENTREQUEST']._serialized_end=1108
-  _globals['_DELETEDEPLOYMENTRESPONSE']._serialized_start=1110
-  _globals['_DELETEDEPLOYMENTRESPONSE']._serialized_end=1136
-  _globals['_DRAINDEPLOYMENTREQUEST']._serialized_start=1138
-  _globals['_DRAINDEPLOYMENTREQUEST']._serialized_end=1206
-  _globals['_DRAINDEPLOYMENTRESPONSE']._serialized_start=1208
-  _globals['_DRAINDEPLOYMENTRESPONSE']._serialized_end=1282
-  _globals['_UNDRAINDEPLOYMENTREQUEST']._serialized_start=1284
-  _globals['_UNDRAINDEPLOYMENTREQUEST']._serialized_end=1330
-  _globals['_UNDRAINDEPLOYMENTRESPONSE']._serialized_start=1332
-  _globals['_UNDRAINDEPLOYMENTRESPONSE']._serialized_end=1359
-  _globals['_GETDEPLOYMENTHEALTHREQUEST']._serialized_start=1361
-  _globals['_GETDEPLOYMENTHEALTHREQUEST']._serialized_end=1409
-  _globals['_GETDEPLOYMENTHEALTHRESPONSE']._serialized_start=1412
-  _globals['_GETDEPLOYMENTHEALTHRESPONSE']._serialized_end=1578
-  _globals['_LISTEFFECTIVEPRICESREQUEST']._serialized_start=1580
-  _globals['_LISTEFFECTIVEPRICESREQUEST']._serialized_end=1696
-  _globals['_LISTEFFECTIVEPRICESRESPONSE']._serialized_start=1699
-  _globals['_LISTEFFECTIVEPRICESRESPONSE']._serialized_end=1828
-  _globals['_DEPLOYMENTSERVICE']._serialized_start=1831
-  _globals['_DEPLOYMENTSERVICE']._serialized_end=2855
+  _globals['_DEPLOYMENTSERVICE'].methods_by_name['ListDeployments']._loaded_options = None
+  _globals['_DEPLOYMENTSERVICE'].methods_by_name['ListDeployments']._serialized_options = b'\202\323\344\223\002\034\022\032/api/v1/config/deployments'
+  _globals['_DEPLOYMENTSERVICE'].methods_by_name['GetDeployment']._loaded_options = None
+  _globals['_DEPLOYMENTSERVICE'].methods_by_name['GetDeployment']._serialized_options = b'\202\323\344\223\002#\022!/api/v1/config/deployments/{name}'
+  _globals['_DEPLOYMENTSERVICE'].methods_by_name['CreateDeployment']._loaded_options = None
+  _globals['_DEPLOYMENTSERVICE'].methods_by_name['CreateDeployment']._serialized_options = b'\202\323\344\223\002(\"\032/api/v1/config/deployments:\ndeployment'
+  _globals['_DEPLOYMENTSERVICE'].methods_by_name['UpdateDeployment']._loaded_options = None
+  _globals['_DEPLOYMENTSERVICE'].methods_by_name['UpdateDeployment']._serialized_options = b'\202\323\344\223\002:2,/api/v1/config/deployments/{deployment.name}:\ndeployment'
+  _globals['_DEPLOYMENTSERVICE'].methods_by_name['DeleteDeployment']._loaded_options = None
+  _globals['_DEPLOYMENTSERVICE'].methods_by_name['DeleteDeployment']._serialized_options = b'\202\323\344\223\002#*!/api/v1/config/deployments/{name}'
+  _globals['_DEPLOYMENTSERVICE'].methods_by_name['DrainDeployment']._loaded_options = None
+  _globals['_DEPLOYMENTSERVICE'].methods_by_name['DrainDeployment']._serialized_options = b'\202\323\344\223\002,\"\'/api/v1/config/deployments/{name}/drain:\001*'
+  _globals['_DEPLOYMENTSERVICE'].methods_by_name['UndrainDeployment']._loaded_options = None
+  _globals['_DEPLOYMENTSERVICE'].methods_by_name['UndrainDeployment']._serialized_options = b'\202\323\344\223\002.\")/api/v1/config/deployments/{name}/undrain:\001*'
+  _globals['_DEPLOYMENTSERVICE'].methods_by_name['GetDeploymentHealth']._loaded_options = None
+  _globals['_DEPLOYMENTSERVICE'].methods_by_name['GetDeploymentHealth']._serialized_options = b'\202\323\344\223\002*\022(/api/v1/config/deployments/{name}/health'
+  _globals['_DEPLOYMENTSERVICE'].methods_by_name['ListEffectivePrices']._loaded_options = None
+  _globals['_DEPLOYMENTSERVICE'].methods_by_name['ListEffectivePrices']._serialized_options = b'\202\323\344\223\002\027\022\025/api/v1/config/prices'
+  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_start=268
+  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_end=376
+  _globals['_LISTDEPLOYMENTSRESPONSE']._serialized_start=379
+  _globals['_LISTDEPLOYMENTSRESPONSE']._serialized_end=510
+  _globals['_GETDEPLOYMENTREQUEST']._serialized_start=512
+  _globals['_GETDEPLOYMENTREQUEST']._serialized_end=554
+  _globals['_GETDEPLOYMENTRESPONSE']._serialized_start=556
+  _globals['_GETDEPLOYMENTRESPONSE']._serialized_end=643
+  _globals['_CREATEDEPLOYMENTREQUEST']._serialized_start=645
+  _globals['_CREATEDEPLOYMENTREQUEST']._serialized_end=734
+  _globals['_CREATEDEPLOYMENTRESPONSE']._serialized_start=736
+  _globals['_CREATEDEPLOYMENTRESPONSE']._serialized_end=826
+  _globals['_UPDATEDEPLOYMENTREQUEST']._serialized_start=829
+  _globals['_UPDATEDEPLOYMENTREQUEST']._serialized_end=979
+  _globals['_UPDATEDEPLOYMENTRESPONSE']._serialized_start=981
+  _globals['_UPDATEDEPLOYMENTRESPONSE']._serialized_end=1071
+  _globals['_DELETEDEPLOYMENTREQUEST']._serialized_start=1073
+  _globals['_DELETEDEPLOYMENTREQUEST']._serialized_end=1138
+  _globals['_DELETEDEPLOYMENTRESPONSE']._serialized_start=1140
+  _globals['_DELETEDEPLOYMENTRESPONSE']._serialized_end=1166
+  _globals['_DRAINDEPLOYMENTREQUEST']._serialized_start=1168
+  _globals['_DRAINDEPLOYMENTREQUEST']._serialized_end=1236
+  _globals['_DRAINDEPLOYMENTRESPONSE']._serialized_start=1238
+  _globals['_DRAINDEPLOYMENTRESPONSE']._serialized_end=1312
+  _globals['_UNDRAINDEPLOYMENTREQUEST']._serialized_start=1314
+  _globals['_UNDRAINDEPLOYMENTREQUEST']._serialized_end=1360
+  _globals['_UNDRAINDEPLOYMENTRESPONSE']._serialized_start=1362
+  _globals['_UNDRAINDEPLOYMENTRESPONSE']._serialized_end=1389
+  _globals['_GETDEPLOYMENTHEALTHREQUEST']._serialized_start=1391
+  _globals['_GETDEPLOYMENTHEALTHREQUEST']._serialized_end=1439
+  _globals['_GETDEPLOYMENTHEALTHRESPONSE']._serialized_start=1442
+  _globals['_GETDEPLOYMENTHEALTHRESPONSE']._serialized_end=1608
+  _globals['_LISTEFFECTIVEPRICESREQUEST']._serialized_start=1610
+  _globals['_LISTEFFECTIVEPRICESREQUEST']._serialized_end=1726
+  _globals['_LISTEFFECTIVEPRICESRESPONSE']._serialized_start=1729
+  _globals['_LISTEFFECTIVEPRICESRESPONSE']._serialized_end=1858
+  _globals['_DEPLOYMENTSERVICE']._serialized_start=1861
+  _globals['_DEPLOYMENTSERVICE']._serialized_end=3317
 # @@protoc_insertion_point(module_scope)

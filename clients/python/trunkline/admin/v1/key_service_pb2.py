@@ -22,12 +22,13 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from trunkline.admin.v1 import key_pb2 as trunkline_dot_admin_dot_v1_dot_key__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$trunkline/admin/v1/key_service.proto\x12\x12trunkline.admin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1ctrunkline/admin/v1/key.proto\"}\n\x0fListKeysRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x16\n\x06prefix\x18\x03 \x01(\tR\x06prefix\x12\x16\n\x06tenant\x18\x04 \x01(\tR\x06tenant\"g\n\x10ListKeysResponse\x12+\n\x04keys\x18\x01 \x03(\x0b\x32\x17.trunkline.admin.v1.KeyR\x04keys\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"#\n\rGetKeyRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\";\n\x0eGetKeyResponse\x12)\n\x03key\x18\x01 \x01(\x0b\x32\x17.trunkline.admin.v1.KeyR\x03key\"z\n\x10UpdateKeyRequest\x12)\n\x03key\x18\x01 \x01(\x0b\x32\x17.trunkline.admin.v1.KeyR\x03key\x12;\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\nupdateMask\">\n\x11UpdateKeyResponse\x12)\n\x03key\x18\x01 \x01(\x0b\x32\x17.trunkline.admin.v1.KeyR\x03key\":\n\x10\x44\x65leteKeyRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n\x04\x65tag\x18\x02 \x01(\tR\x04\x65tag\"\x13\n\x11\x44\x65leteKeyResponse\"=\n\x10\x43reateKeyRequest\x12)\n\x03key\x18\x01 \x01(\x0b\x32\x17.trunkline.admin.v1.KeyR\x03key\"[\n\x11\x43reateKeyResponse\x12)\n\x03key\x18\x01 \x01(\x0b\x32\x17.trunkline.admin.v1.KeyR\x03key\x12\x1b\n\x06secret\x18\x02 \x01(\tB\x03\x80\x01\x01R\x06secret\"o\n\x10RotateKeyRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n\x04\x65tag\x18\x02 \x01(\tR\x04\x65tag\x12\x33\n\x07overlap\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07overlap\"[\n\x11RotateKeyResponse\x12)\n\x03key\x18\x01 \x01(\x0b\x32\x17.trunkline.admin.v1.KeyR\x03key\x12\x1b\n\x06secret\x18\x02 \x01(\tB\x03\x80\x01\x01R\x06secret\":\n\x10RevokeKeyRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n\x04\x65tag\x18\x02 \x01(\tR\x04\x65tag\">\n\x11RevokeKeyResponse\x12)\n\x03key\x18\x01 \x01(\x0b\x32\x17.trunkline.admin.v1.KeyR\x03key2\xf6\x04\n\nKeyService\x12U\n\x08ListKeys\x12#.trunkline.admin.v1.ListKeysRequest\x1a$.trunkline.admin.v1.ListKeysResponse\x12O\n\x06GetKey\x12!.trunkline.admin.v1.GetKeyRequest\x1a\".trunkline.admin.v1.GetKeyResponse\x12X\n\tUpdateKey\x12$.trunkline.admin.v1.UpdateKeyRequest\x1a%.trunkline.admin.v1.UpdateKeyResponse\x12X\n\tDeleteKey\x12$.trunkline.admin.v1.DeleteKeyRequest\x1a%.trunkline.admin.v1.DeleteKeyResponse\x12X\n\tCreateKey\x12$.trunkline.admin.v1.CreateKeyRequest\x1a%.trunkline.admin.v1.CreateKeyResponse\x12X\n\tRotateKey\x12$.trunkline.admin.v1.RotateKeyRequest\x1a%.trunkline.admin.v1.RotateKeyResponse\x12X\n\tRevokeKey\x12$.trunkline.admin.v1.RevokeKeyRequest\x1a%.trunkline.admin.v1.RevokeKeyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$trunkline/admin/v1/key_service.proto\x12\x12trunkline.admin.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1ctrunkline/admin/v1/key.proto\"}\n\x0fListKeysRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x16\n\x06prefix\x18\x03 \x01(\tR\x06prefix\x12\x16\n\x06tenant\x18\x04 \x01(\tR\x06tenant\"g\n\x10ListKeysResponse\x12+\n\x04keys\x18\x01 \x03(\x0b\x32\x17.trunkline.admin.v1.KeyR\x04keys\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"#\n\rGetKeyRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\";\n\x0eGetKeyResponse\x12)\n\x03key\x18\x01 \x01(\x0b\x32\x17.trunkline.admin.v1.KeyR\x03key\"z\n\x10UpdateKeyRequest\x12)\n\x03key\x18\x01 \x01(\x0b\x32\x17.trunkline.admin.v1.KeyR\x03key\x12;\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\nupdateMask\">\n\x11UpdateKeyResponse\x12)\n\x03key\x18\x01 \x01(\x0b\x32\x17.trunkline.admin.v1.KeyR\x03key\":\n\x10\x44\x65leteKeyRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n\x04\x65tag\x18\x02 \x01(\tR\x04\x65tag\"\x13\n\x11\x44\x65leteKeyResponse\"=\n\x10\x43reateKeyRequest\x12)\n\x03key\x18\x01 \x01(\x0b\x32\x17.trunkline.admin.v1.KeyR\x03key\"[\n\x11\x43reateKeyResponse\x12)\n\x03key\x18\x01 \x01(\x0b\x32\x17.trunkline.admin.v1.KeyR\x03key\x12\x1b\n\x06secret\x18\x02 \x01(\tB\x03\x80\x01\x01R\x06secret\"o\n\x10RotateKeyRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n\x04\x65tag\x18\x02 \x01(\tR\x04\x65tag\x12\x33\n\x07overlap\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07overlap\"[\n\x11RotateKeyResponse\x12)\n\x03key\x18\x01 \x01(\x0b\x32\x17.trunkline.admin.v1.KeyR\x03key\x12\x1b\n\x06secret\x18\x02 \x01(\tB\x03\x80\x01\x01R\x06secret\":\n\x10RevokeKeyRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n\x04\x65tag\x18\x02 \x01(\tR\x04\x65tag\">\n\x11RevokeKeyResponse\x12)\n\x03key\x18\x01 \x01(\x0b\x32\x17.trunkline.admin.v1.KeyR\x03key2\x89\x07\n\nKeyService\x12r\n\x08ListKeys\x12#.trunkline.admin.v1.ListKeysRequest\x1a$.trunkline.admin.v1.ListKeysResponse\"\x1b\x82\xd3\xe4\x93\x02\x15\x12\x13/api/v1/config/keys\x12s\n\x06GetKey\x12!.trunkline.admin.v1.GetKeyRequest\x1a\".trunkline.admin.v1.GetKeyResponse\"\"\x82\xd3\xe4\x93\x02\x1c\x12\x1a/api/v1/config/keys/{name}\x12\x85\x01\n\tUpdateKey\x12$.trunkline.admin.v1.UpdateKeyRequest\x1a%.trunkline.admin.v1.UpdateKeyResponse\"+\x82\xd3\xe4\x93\x02%2\x1e/api/v1/config/keys/{key.name}:\x03key\x12|\n\tDeleteKey\x12$.trunkline.admin.v1.DeleteKeyRequest\x1a%.trunkline.admin.v1.DeleteKeyResponse\"\"\x82\xd3\xe4\x93\x02\x1c*\x1a/api/v1/config/keys/{name}\x12z\n\tCreateKey\x12$.trunkline.admin.v1.CreateKeyRequest\x1a%.trunkline.admin.v1.CreateKeyResponse\" \x82\xd3\xe4\x93\x02\x1a\"\x13/api/v1/config/keys:\x03key\x12\x86\x01\n\tRotateKey\x12$.trunkline.admin.v1.RotateKeyRequest\x1a%.trunkline.admin.v1.RotateKeyResponse\",\x82\xd3\xe4\x93\x02&\"!/api/v1/config/keys/{name}/rotate:\x01*\x12\x86\x01\n\tRevokeKey\x12$.trunkline.admin.v1.RevokeKeyRequest\x1a%.trunkline.admin.v1.RevokeKeyResponse\",\x82\xd3\xe4\x93\x02&\"!/api/v1/config/keys/{name}/revoke:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,34 +39,48 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEKEYRESPONSE'].fields_by_name['secret']._serialized_options = b'\200\001\001'
   _globals['_ROTATEKEYRESPONSE'].fields_by_name['secret']._loaded_options = None
   _globals['_ROTATEKEYRESPONSE'].fields_by_name['secret']._serialized_options = b'\200\001\001'
-  _globals['_LISTKEYSREQUEST']._serialized_start=156
-  _globals['_LISTKEYSREQUEST']._serialized_end=281
-  _globals['_LISTKEYSRESPONSE']._serialized_start=283
-  _globals['_LISTKEYSRESPONSE']._serialized_end=386
-  _globals['_GETKEYREQUEST']._serialized_start=388
-  _globals['_GETKEYREQUEST']._serialized_end=423
-  _globals['_GETKEYRESPONSE']._serialized_start=425
-  _globals['_GETKEYRESPONSE']._serialized_end=484
-  _globals['_UPDATEKEYREQUEST']._serialized_start=486
-  _globals['_UPDATEKEYREQUEST']._serialized_end=608
-  _globals['_UPDATEKEYRESPONSE']._serialized_start=610
-  _globals['_UPDATEKEYRESPONSE']._serialized_end=672
-  _globals['_DELETEKEYREQUEST']._serialized_start=674
-  _globals['_DELETEKEYREQUEST']._serialized_end=732
-  _globals['_DELETEKEYRESPONSE']._serialized_start=734
-  _globals['_DELETEKEYRESPONSE']._serialized_end=753
-  _globals['_CREATEKEYREQUEST']._serialized_start=755
-  _globals['_CREATEKEYREQUEST']._serialized_end=816
-  _globals['_CREATEKEYRESPONSE']._serialized_start=818
-  _globals['_CREATEKEYRESPONSE']._serialized_end=909
-  _globals['_ROTATEKEYREQUEST']._serialized_start=911
-  _globals['_ROTATEKEYREQUEST']._serialized_end=1022
-  _globals['_ROTATEKEYRESPONSE']._serialized_start=1024
-  _globals['_ROTATEKEYRESPONSE']._serialized_end=1115
-  _globals['_REVOKEKEYREQUEST']._serialized_start=1117
-  _globals['_REVOKEKEYREQUEST']._serialized_end=1175
-  _globals['_REVOKEKEYRESPONSE']._serialized_start=1177
-  _globals['_REVOKEKEYRESPONSE']._serialized_end=1239
-  _globals['_KEYSERVICE']._serialized_start=1242
-  _globals['_KEYSERVICE']._serialized_end=1872
+  _globals['_KEYSERVICE'].methods_by_name['ListKeys']._loaded_options = None
+  _globals['_KEYSERVICE'].methods_by_name['ListKeys']._serialized_options = b'\202\323\344\223\002\025\022\023/api/v1/config/keys'
+  _globals['_KEYSERVICE'].methods_by_name['GetKey']._loaded_options = None
+  _globals['_KEYSERVICE'].methods_by_name['GetKey']._serialized_options = b'\202\323\344\223\002\034\022\032/api/v1/config/keys/{name}'
+  _globals['_KEYSERVICE'].methods_by_name['UpdateKey']._loaded_options = None
+  _globals['_KEYSERVICE'].methods_by_name['UpdateKey']._serialized_options = b'\202\323\344\223\002%2\036/api/v1/config/keys/{key.name}:\003key'
+  _globals['_KEYSERVICE'].methods_by_name['DeleteKey']._loaded_options = None
+  _globals['_KEYSERVICE'].methods_by_name['DeleteKey']._serialized_options = b'\202\323\344\223\002\034*\032/api/v1/config/keys/{name}'
+  _globals['_KEYSERVICE'].methods_by_name['CreateKey']._loaded_options = None
+  _globals['_KEYSERVICE'].methods_by_name['CreateKey']._serialized_options = b'\202\323\344\223\002\032\"\023/api/v1/config/keys:\003key'
+  _globals['_KEYSERVICE'].methods_by_name['RotateKey']._loaded_options = None
+  _globals['_KEYSERVICE'].methods_by_name['RotateKey']._serialized_options = b'\202\323\344\223\002&\"!/api/v1/config/keys/{name}/rotate:\001*'
+  _globals['_KEYSERVICE'].methods_by_name['RevokeKey']._loaded_options = None
+  _globals['_KEYSERVICE'].methods_by_name['RevokeKey']._serialized_options = b'\202\323\344\223\002&\"!/api/v1/config/keys/{name}/revoke:\001*'
+  _globals['_LISTKEYSREQUEST']._serialized_start=186
+  _globals['_LISTKEYSREQUEST']._serialized_end=311
+  _globals['_LISTKEYSRESPONSE']._serialized_start=313
+  _globals['_LISTKEYSRESPONSE']._serialized_end=416
+  _globals['_GETKEYREQUEST']._serialized_start=418
+  _globals['_GETKEYREQUEST']._serialized_end=453
+  _globals['_GETKEYRESPONSE']._serialized_start=455
+  _globals['_GETKEYRESPONSE']._serialized_end=514
+  _globals['_UPDATEKEYREQUEST']._serialized_start=516
+  _globals['_UPDATEKEYREQUEST']._serialized_end=638
+  _globals['_UPDATEKEYRESPONSE']._serialized_start=640
+  _globals['_UPDATEKEYRESPONSE']._serialized_end=702
+  _globals['_DELETEKEYREQUEST']._serialized_start=704
+  _globals['_DELETEKEYREQUEST']._serialized_end=762
+  _globals['_DELETEKEYRESPONSE']._serialized_start=764
+  _globals['_DELETEKEYRESPONSE']._serialized_end=783
+  _globals['_CREATEKEYREQUEST']._serialized_start=785
+  _globals['_CREATEKEYREQUEST']._serialized_end=846
+  _globals['_CREATEKEYRESPONSE']._serialized_start=848
+  _globals['_CREATEKEYRESPONSE']._serialized_end=939
+  _globals['_ROTATEKEYREQUEST']._serialized_start=941
+  _globals['_ROTATEKEYREQUEST']._serialized_end=1052
+  _globals['_ROTATEKEYRESPONSE']._serialized_start=1054
+  _globals['_ROTATEKEYRESPONSE']._serialized_end=1145
+  _globals['_REVOKEKEYREQUEST']._serialized_start=1147
+  _globals['_REVOKEKEYREQUEST']._serialized_end=1205
+  _globals['_REVOKEKEYRESPONSE']._serialized_start=1207
+  _globals['_REVOKEKEYRESPONSE']._serialized_end=1269
+  _globals['_KEYSERVICE']._serialized_start=1272
+  _globals['_KEYSERVICE']._serialized_end=2177
 # @@protoc_insertion_point(module_scope)

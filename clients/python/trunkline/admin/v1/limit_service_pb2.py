@@ -22,37 +22,48 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from trunkline.admin.v1 import limit_pb2 as trunkline_dot_admin_dot_v1_dot_limit__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&trunkline/admin/v1/limit_service.proto\x12\x12trunkline.admin.v1\x1a google/protobuf/field_mask.proto\x1a\x1etrunkline/admin/v1/limit.proto\"g\n\x11ListLimitsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x16\n\x06prefix\x18\x03 \x01(\tR\x06prefix\"o\n\x12ListLimitsResponse\x12\x31\n\x06limits\x18\x01 \x03(\x0b\x32\x19.trunkline.admin.v1.LimitR\x06limits\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"%\n\x0fGetLimitRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\"C\n\x10GetLimitResponse\x12/\n\x05limit\x18\x01 \x01(\x0b\x32\x19.trunkline.admin.v1.LimitR\x05limit\"E\n\x12\x43reateLimitRequest\x12/\n\x05limit\x18\x01 \x01(\x0b\x32\x19.trunkline.admin.v1.LimitR\x05limit\"F\n\x13\x43reateLimitResponse\x12/\n\x05limit\x18\x01 \x01(\x0b\x32\x19.trunkline.admin.v1.LimitR\x05limit\"\x82\x01\n\x12UpdateLimitRequest\x12/\n\x05limit\x18\x01 \x01(\x0b\x32\x19.trunkline.admin.v1.LimitR\x05limit\x12;\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\nupdateMask\"F\n\x13UpdateLimitResponse\x12/\n\x05limit\x18\x01 \x01(\x0b\x32\x19.trunkline.admin.v1.LimitR\x05limit\"<\n\x12\x44\x65leteLimitRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n\x04\x65tag\x18\x02 \x01(\tR\x04\x65tag\"\x15\n\x13\x44\x65leteLimitResponse2\xe2\x03\n\x0cLimitService\x12[\n\nListLimits\x12%.trunkline.admin.v1.ListLimitsRequest\x1a&.trunkline.admin.v1.ListLimitsResponse\x12U\n\x08GetLimit\x12#.trunkline.admin.v1.GetLimitRequest\x1a$.trunkline.admin.v1.GetLimitResponse\x12^\n\x0b\x43reateLimit\x12&.trunkline.admin.v1.CreateLimitRequest\x1a\'.trunkline.admin.v1.CreateLimitResponse\x12^\n\x0bUpdateLimit\x12&.trunkline.admin.v1.UpdateLimitRequest\x1a\'.trunkline.admin.v1.UpdateLimitResponse\x12^\n\x0b\x44\x65leteLimit\x12&.trunkline.admin.v1.DeleteLimitRequest\x1a\'.trunkline.admin.v1.DeleteLimitResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&trunkline/admin/v1/limit_service.proto\x12\x12trunkline.admin.v1\x1a\x1cgoogle/api/annotations.proto\x1a google/protobuf/field_mask.proto\x1a\x1etrunkline/admin/v1/limit.proto\"g\n\x11ListLimitsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x16\n\x06prefix\x18\x03 \x01(\tR\x06prefix\"o\n\x12ListLimitsResponse\x12\x31\n\x06limits\x18\x01 \x03(\x0b\x32\x19.trunkline.admin.v1.LimitR\x06limits\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"%\n\x0fGetLimitRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\"C\n\x10GetLimitResponse\x12/\n\x05limit\x18\x01 \x01(\x0b\x32\x19.trunkline.admin.v1.LimitR\x05limit\"E\n\x12\x43reateLimitRequest\x12/\n\x05limit\x18\x01 \x01(\x0b\x32\x19.trunkline.admin.v1.LimitR\x05limit\"F\n\x13\x43reateLimitResponse\x12/\n\x05limit\x18\x01 \x01(\x0b\x32\x19.trunkline.admin.v1.LimitR\x05limit\"\x82\x01\n\x12UpdateLimitRequest\x12/\n\x05limit\x18\x01 \x01(\x0b\x32\x19.trunkline.admin.v1.LimitR\x05limit\x12;\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\nupdateMask\"F\n\x13UpdateLimitResponse\x12/\n\x05limit\x18\x01 \x01(\x0b\x32\x19.trunkline.admin.v1.LimitR\x05limit\"<\n\x12\x44\x65leteLimitRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n\x04\x65tag\x18\x02 \x01(\tR\x04\x65tag\"\x15\n\x13\x44\x65leteLimitResponse2\xa9\x05\n\x0cLimitService\x12z\n\nListLimits\x12%.trunkline.admin.v1.ListLimitsRequest\x1a&.trunkline.admin.v1.ListLimitsResponse\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/api/v1/config/limits\x12{\n\x08GetLimit\x12#.trunkline.admin.v1.GetLimitRequest\x1a$.trunkline.admin.v1.GetLimitResponse\"$\x82\xd3\xe4\x93\x02\x1e\x12\x1c/api/v1/config/limits/{name}\x12\x84\x01\n\x0b\x43reateLimit\x12&.trunkline.admin.v1.CreateLimitRequest\x1a\'.trunkline.admin.v1.CreateLimitResponse\"$\x82\xd3\xe4\x93\x02\x1e\"\x15/api/v1/config/limits:\x05limit\x12\x91\x01\n\x0bUpdateLimit\x12&.trunkline.admin.v1.UpdateLimitRequest\x1a\'.trunkline.admin.v1.UpdateLimitResponse\"1\x82\xd3\xe4\x93\x02+2\"/api/v1/config/limits/{limit.name}:\x05limit\x12\x84\x01\n\x0b\x44\x65leteLimit\x12&.trunkline.admin.v1.DeleteLimitRequest\x1a\'.trunkline.admin.v1.DeleteLimitResponse\"$\x82\xd3\xe4\x93\x02\x1e*\x1c/api/v1/config/limits/{name}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trunkline.admin.v1.limit_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LISTLIMITSREQUEST']._serialized_start=128
-  _globals['_LISTLIMITSREQUEST']._serialized_end=231
-  _globals['_LISTLIMITSRESPONSE']._serialized_start=233
-  _globals['_LISTLIMITSRESPONSE']._serialized_end=344
-  _globals['_GETLIMITREQUEST']._serialized_start=346
-  _globals['_GETLIMITREQUEST']._serialized_end=383
-  _globals['_GETLIMITRESPONSE']._serialized_start=385
-  _globals['_GETLIMITRESPONSE']._serialized_end=452
-  _globals['_CREATELIMITREQUEST']._serialized_start=454
-  _globals['_CREATELIMITREQUEST']._serialized_end=523
-  _globals['_CREATELIMITRESPONSE']._serialized_start=525
-  _globals['_CREATELIMITRESPONSE']._serialized_end=595
-  _globals['_UPDATELIMITREQUEST']._serialized_start=598
-  _globals['_UPDATELIMITREQUEST']._serialized_end=728
-  _globals['_UPDATELIMITRESPONSE']._serialized_start=730
-  _globals['_UPDATELIMITRESPONSE']._serialized_end=800
-  _globals['_DELETELIMITREQUEST']._serialized_start=802
-  _globals['_DELETELIMITREQUEST']._serialized_end=862
-  _globals['_DELETELIMITRESPONSE']._serialized_start=864
-  _globals['_DELETELIMITRESPONSE']._serialized_end=885
-  _globals['_LIMITSERVICE']._serialized_start=888
-  _globals['_LIMITSERVICE']._serialized_end=1370
+  _globals['_LIMITSERVICE'].methods_by_name['ListLimits']._loaded_options = None
+  _globals['_LIMITSERVICE'].methods_by_name['ListLimits']._serialized_options = b'\202\323\344\223\002\027\022\025/api/v1/config/limits'
+  _globals['_LIMITSERVICE'].methods_by_name['GetLimit']._loaded_options = None
+  _globals['_LIMITSERVICE'].methods_by_name['GetLimit']._serialized_options = b'\202\323\344\223\002\036\022\034/api/v1/config/limits/{name}'
+  _globals['_LIMITSERVICE'].methods_by_name['CreateLimit']._loaded_options = None
+  _globals['_LIMITSERVICE'].methods_by_name['CreateLimit']._serialized_options = b'\202\323\344\223\002\036\"\025/api/v1/config/limits:\005limit'
+  _globals['_LIMITSERVICE'].methods_by_name['UpdateLimit']._loaded_options = None
+  _globals['_LIMITSERVICE'].methods_by_name['UpdateLimit']._serialized_options = b'\202\323\344\223\002+2\"/api/v1/config/limits/{limit.name}:\005limit'
+  _globals['_LIMITSERVICE'].methods_by_name['DeleteLimit']._loaded_options = None
+  _globals['_LIMITSERVICE'].methods_by_name['DeleteLimit']._serialized_options = b'\202\323\344\223\002\036*\034/api/v1/config/limits/{name}'
+  _globals['_LISTLIMITSREQUEST']._serialized_start=158
+  _globals['_LISTLIMITSREQUEST']._serialized_end=261
+  _globals['_LISTLIMITSRESPONSE']._serialized_start=263
+  _globals['_LISTLIMITSRESPONSE']._serialized_end=374
+  _globals['_GETLIMITREQUEST']._serialized_start=376
+  _globals['_GETLIMITREQUEST']._serialized_end=413
+  _globals['_GETLIMITRESPONSE']._serialized_start=415
+  _globals['_GETLIMITRESPONSE']._serialized_end=482
+  _globals['_CREATELIMITREQUEST']._serialized_start=484
+  _globals['_CREATELIMITREQUEST']._serialized_end=553
+  _globals['_CREATELIMITRESPONSE']._serialized_start=555
+  _globals['_CREATELIMITRESPONSE']._serialized_end=625
+  _globals['_UPDATELIMITREQUEST']._serialized_start=628
+  _globals['_UPDATELIMITREQUEST']._serialized_end=758
+  _globals['_UPDATELIMITRESPONSE']._serialized_start=760
+  _globals['_UPDATELIMITRESPONSE']._serialized_end=830
+  _globals['_DELETELIMITREQUEST']._serialized_start=832
+  _globals['_DELETELIMITREQUEST']._serialized_end=892
+  _globals['_DELETELIMITRESPONSE']._serialized_start=894
+  _globals['_DELETELIMITRESPONSE']._serialized_end=915
+  _globals['_LIMITSERVICE']._serialized_start=918
+  _globals['_LIMITSERVICE']._serialized_end=1599
 # @@protoc_insertion_point(module_scope)

@@ -22,50 +22,67 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from trunkline.admin.v1 import health_pb2 as trunkline_dot_admin_dot_v1_dot_health__pb2
 from trunkline.admin.v1 import provider_pb2 as trunkline_dot_admin_dot_v1_dot_provider__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)trunkline/admin/v1/provider_service.proto\x12\x12trunkline.admin.v1\x1a google/protobuf/field_mask.proto\x1a\x1ftrunkline/admin/v1/health.proto\x1a!trunkline/admin/v1/provider.proto\"j\n\x14ListProvidersRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x16\n\x06prefix\x18\x03 \x01(\tR\x06prefix\"{\n\x15ListProvidersResponse\x12:\n\tproviders\x18\x01 \x03(\x0b\x32\x1c.trunkline.admin.v1.ProviderR\tproviders\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"(\n\x12GetProviderRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\"O\n\x13GetProviderResponse\x12\x38\n\x08provider\x18\x01 \x01(\x0b\x32\x1c.trunkline.admin.v1.ProviderR\x08provider\"Q\n\x15\x43reateProviderRequest\x12\x38\n\x08provider\x18\x01 \x01(\x0b\x32\x1c.trunkline.admin.v1.ProviderR\x08provider\"R\n\x16\x43reateProviderResponse\x12\x38\n\x08provider\x18\x01 \x01(\x0b\x32\x1c.trunkline.admin.v1.ProviderR\x08provider\"\x8e\x01\n\x15UpdateProviderRequest\x12\x38\n\x08provider\x18\x01 \x01(\x0b\x32\x1c.trunkline.admin.v1.ProviderR\x08provider\x12;\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\nupdateMask\"R\n\x16UpdateProviderResponse\x12\x38\n\x08provider\x18\x01 \x01(\x0b\x32\x1c.trunkline.admin.v1.ProviderR\x08provider\"?\n\x15\x44\x65leteProviderRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n\x04\x65tag\x18\x02 \x01(\tR\x04\x65tag\"\x18\n\x16\x44\x65leteProviderResponse\"B\n\x14\x44rainProviderRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\"H\n\x15\x44rainProviderResponse\x12/\n\x05\x64rain\x18\x01 \x01(\x0b\x32\x19.trunkline.admin.v1.DrainR\x05\x64rain\",\n\x16UndrainProviderRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\"\x19\n\x17UndrainProviderResponse\".\n\x18GetProviderHealthRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\"\xca\x01\n\x19GetProviderHealthResponse\x12\x1a\n\x08provider\x18\x01 \x01(\tR\x08provider\x12\x18\n\x07replica\x18\x02 \x01(\tR\x07replica\x12/\n\x05\x64rain\x18\x03 \x01(\x0b\x32\x19.trunkline.admin.v1.DrainR\x05\x64rain\x12\x46\n\x0b\x64\x65ployments\x18\x04 \x03(\x0b\x32$.trunkline.admin.v1.DeploymentHealthR\x0b\x64\x65ployments2\xd6\x06\n\x0fProviderService\x12\x64\n\rListProviders\x12(.trunkline.admin.v1.ListProvidersRequest\x1a).trunkline.admin.v1.ListProvidersResponse\x12^\n\x0bGetProvider\x12&.trunkline.admin.v1.GetProviderRequest\x1a\'.trunkline.admin.v1.GetProviderResponse\x12g\n\x0e\x43reateProvider\x12).trunkline.admin.v1.CreateProviderRequest\x1a*.trunkline.admin.v1.CreateProviderResponse\x12g\n\x0eUpdateProvider\x12).trunkline.admin.v1.UpdateProviderRequest\x1a*.trunkline.admin.v1.UpdateProviderResponse\x12g\n\x0e\x44\x65leteProvider\x12).trunkline.admin.v1.DeleteProviderRequest\x1a*.trunkline.admin.v1.DeleteProviderResponse\x12\x64\n\rDrainProvider\x12(.trunkline.admin.v1.DrainProviderRequest\x1a).trunkline.admin.v1.DrainProviderResponse\x12j\n\x0fUndrainProvider\x12*.trunkline.admin.v1.UndrainProviderRequest\x1a+.trunkline.admin.v1.UndrainProviderResponse\x12p\n\x11GetProviderHealth\x12,.trunkline.admin.v1.GetProviderHealthRequest\x1a-.trunkline.admin.v1.GetProviderHealthResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)trunkline/admin/v1/provider_service.proto\x12\x12trunkline.admin.v1\x1a\x1cgoogle/api/annotations.proto\x1a google/protobuf/field_mask.proto\x1a\x1ftrunkline/admin/v1/health.proto\x1a!trunkline/admin/v1/provider.proto\"j\n\x14ListProvidersRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x16\n\x06prefix\x18\x03 \x01(\tR\x06prefix\"{\n\x15ListProvidersResponse\x12:\n\tproviders\x18\x01 \x03(\x0b\x32\x1c.trunkline.admin.v1.ProviderR\tproviders\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"(\n\x12GetProviderRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\"O\n\x13GetProviderResponse\x12\x38\n\x08provider\x18\x01 \x01(\x0b\x32\x1c.trunkline.admin.v1.ProviderR\x08provider\"Q\n\x15\x43reateProviderRequest\x12\x38\n\x08provider\x18\x01 \x01(\x0b\x32\x1c.trunkline.admin.v1.ProviderR\x08provider\"R\n\x16\x43reateProviderResponse\x12\x38\n\x08provider\x18\x01 \x01(\x0b\x32\x1c.trunkline.admin.v1.ProviderR\x08provider\"\x8e\x01\n\x15UpdateProviderRequest\x12\x38\n\x08provider\x18\x01 \x01(\x0b\x32\x1c.trunkline.admin.v1.ProviderR\x08provider\x12;\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\nupdateMask\"R\n\x16UpdateProviderResponse\x12\x38\n\x08provider\x18\x01 \x01(\x0b\x32\x1c.trunkline.admin.v1.ProviderR\x08provider\"?\n\x15\x44\x65leteProviderRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n\x04\x65tag\x18\x02 \x01(\tR\x04\x65tag\"\x18\n\x16\x44\x65leteProviderResponse\"B\n\x14\x44rainProviderRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\"H\n\x15\x44rainProviderResponse\x12/\n\x05\x64rain\x18\x01 \x01(\x0b\x32\x19.trunkline.admin.v1.DrainR\x05\x64rain\",\n\x16UndrainProviderRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\"\x19\n\x17UndrainProviderResponse\".\n\x18GetProviderHealthRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\"\xca\x01\n\x19GetProviderHealthResponse\x12\x1a\n\x08provider\x18\x01 \x01(\tR\x08provider\x12\x18\n\x07replica\x18\x02 \x01(\tR\x07replica\x12/\n\x05\x64rain\x18\x03 \x01(\x0b\x32\x19.trunkline.admin.v1.DrainR\x05\x64rain\x12\x46\n\x0b\x64\x65ployments\x18\x04 \x03(\x0b\x32$.trunkline.admin.v1.DeploymentHealthR\x0b\x64\x65ployments2\xd0\t\n\x0fProviderService\x12\x86\x01\n\rListProviders\x12(.trunkline.admin.v1.ListProvidersRequest\x1a).trunkline.admin.v1.ListProvidersResponse\" \x82\xd3\xe4\x93\x02\x1a\x12\x18/api/v1/config/providers\x12\x87\x01\n\x0bGetProvider\x12&.trunkline.admin.v1.GetProviderRequest\x1a\'.trunkline.admin.v1.GetProviderResponse\"\'\x82\xd3\xe4\x93\x02!\x12\x1f/api/v1/config/providers/{name}\x12\x93\x01\n\x0e\x43reateProvider\x12).trunkline.admin.v1.CreateProviderRequest\x1a*.trunkline.admin.v1.CreateProviderResponse\"*\x82\xd3\xe4\x93\x02$\"\x18/api/v1/config/providers:\x08provider\x12\xa3\x01\n\x0eUpdateProvider\x12).trunkline.admin.v1.UpdateProviderRequest\x1a*.trunkline.admin.v1.UpdateProviderResponse\":\x82\xd3\xe4\x93\x02\x34\x32(/api/v1/config/providers/{provider.name}:\x08provider\x12\x90\x01\n\x0e\x44\x65leteProvider\x12).trunkline.admin.v1.DeleteProviderRequest\x1a*.trunkline.admin.v1.DeleteProviderResponse\"\'\x82\xd3\xe4\x93\x02!*\x1f/api/v1/config/providers/{name}\x12\x96\x01\n\rDrainProvider\x12(.trunkline.admin.v1.DrainProviderRequest\x1a).trunkline.admin.v1.DrainProviderResponse\"0\x82\xd3\xe4\x93\x02*\"%/api/v1/config/providers/{name}/drain:\x01*\x12\x9e\x01\n\x0fUndrainProvider\x12*.trunkline.admin.v1.UndrainProviderRequest\x1a+.trunkline.admin.v1.UndrainProviderResponse\"2\x82\xd3\xe4\x93\x02,\"\'/api/v1/config/providers/{name}/undrain:\x01*\x12\xa0\x01\n\x11GetProviderHealth\x12,.trunkline.admin.v1.GetProviderHealthRequest\x1a-.trunkline.admin.v1.GetProviderHealthResponse\".\x82\xd3\xe4\x93\x02(\x12&/api/v1/config/providers/{name}/healthb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trunkline.admin.v1.provider_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LISTPROVIDERSREQUEST']._serialized_start=167
-  _globals['_LISTPROVIDERSREQUEST']._serialized_end=273
-  _globals['_LISTPROVIDERSRESPONSE']._serialized_start=275
-  _globals['_LISTPROVIDERSRESPONSE']._serialized_end=398
-  _globals['_GETPROVIDERREQUEST']._serialized_start=400
-  _globals['_GETPROVIDERREQUEST']._serialized_end=440
-  _globals['_GETPROVIDERRESPONSE']._serialized_start=442
-  _globals['_GETPROVIDERRESPONSE']._serialized_end=521
-  _globals['_CREATEPROVIDERREQUEST']._serialized_start=523
-  _globals['_CREATEPROVIDERREQUEST']._serialized_end=604
-  _globals['_CREATEPROVIDERRESPONSE']._serialized_start=606
-  _globals['_CREATEPROVIDERRESPONSE']._serialized_end=688
-  _globals['_UPDATEPROVIDERREQUEST']._serialized_start=691
-  _globals['_UPDATEPROVIDERREQUEST']._serialized_end=833
-  _globals['_UPDATEPROVIDERRESPONSE']._serialized_start=835
-  _globals['_UPDATEPROVIDERRESPONSE']._serialized_end=917
-  _globals['_DELETEPROVIDERREQUEST']._serialized_start=919
-  _globals['_DELETEPROVIDERREQUEST']._serialized_end=982
-  _globals['_DELETEPROVIDERRESPONSE']._serialized_start=984
-  _globals['_DELETEPROVIDERRESPONSE']._serialized_end=1008
-  _globals['_DRAINPROVIDERREQUEST']._serialized_start=1010
-  _globals['_DRAINPROVIDERREQUEST']._serialized_end=1076
-  _globals['_DRAINPROVIDERRESPONSE']._serialized_start=1078
-  _globals['_DRAINPROVIDERRESPONSE']._serialized_end=1150
-  _globals['_UNDRAINPROVIDERREQUEST']._serialized_start=1152
-  _globals['_UNDRAINPROVIDERREQUEST']._serialized_end=1196
-  _globals['_UNDRAINPROVIDERRESPONSE']._serialized_start=1198
-  _globals['_UNDRAINPROVIDERRESPONSE']._serialized_end=1223
-  _globals['_GETPROVIDERHEALTHREQUEST']._serialized_start=1225
-  _globals['_GETPROVIDERHEALTHREQUEST']._serialized_end=1271
-  _globals['_GETPROVIDERHEALTHRESPONSE']._serialized_start=1274
-  _globals['_GETPROVIDERHEALTHRESPONSE']._serialized_end=1476
-  _globals['_PROVIDERSERVICE']._serialized_start=1479
-  _globals['_PROVIDERSERVICE']._serialized_end=2333
+  _globals['_PROVIDERSERVICE'].methods_by_name['ListProviders']._loaded_options = None
+  _globals['_PROVIDERSERVICE'].methods_by_name['ListProviders']._serialized_options = b'\202\323\344\223\002\032\022\030/api/v1/config/providers'
+  _globals['_PROVIDERSERVICE'].methods_by_name['GetProvider']._loaded_options = None
+  _globals['_PROVIDERSERVICE'].methods_by_name['GetProvider']._serialized_options = b'\202\323\344\223\002!\022\037/api/v1/config/providers/{name}'
+  _globals['_PROVIDERSERVICE'].methods_by_name['CreateProvider']._loaded_options = None
+  _globals['_PROVIDERSERVICE'].methods_by_name['CreateProvider']._serialized_options = b'\202\323\344\223\002$\"\030/api/v1/config/providers:\010provider'
+  _globals['_PROVIDERSERVICE'].methods_by_name['UpdateProvider']._loaded_options = None
+  _globals['_PROVIDERSERVICE'].methods_by_name['UpdateProvider']._serialized_options = b'\202\323\344\223\00242(/api/v1/config/providers/{provider.name}:\010provider'
+  _globals['_PROVIDERSERVICE'].methods_by_name['DeleteProvider']._loaded_options = None
+  _globals['_PROVIDERSERVICE'].methods_by_name['DeleteProvider']._serialized_options = b'\202\323\344\223\002!*\037/api/v1/config/providers/{name}'
+  _globals['_PROVIDERSERVICE'].methods_by_name['DrainProvider']._loaded_options = None
+  _globals['_PROVIDERSERVICE'].methods_by_name['DrainProvider']._serialized_options = b'\202\323\344\223\002*\"%/api/v1/config/providers/{name}/drain:\001*'
+  _globals['_PROVIDERSERVICE'].methods_by_name['UndrainProvider']._loaded_options = None
+  _globals['_PROVIDERSERVICE'].methods_by_name['UndrainProvider']._serialized_options = b'\202\323\344\223\002,\"\'/api/v1/config/providers/{name}/undrain:\001*'
+  _globals['_PROVIDERSERVICE'].methods_by_name['GetProviderHealth']._loaded_options = None
+  _globals['_PROVIDERSERVICE'].methods_by_name['GetProviderHealth']._serialized_options = b'\202\323\344\223\002(\022&/api/v1/config/providers/{name}/health'
+  _globals['_LISTPROVIDERSREQUEST']._serialized_start=197
+  _globals['_LISTPROVIDERSREQUEST']._serialized_end=303
+  _globals['_LISTPROVIDERSRESPONSE']._serialized_start=305
+  _globals['_LISTPROVIDERSRESPONSE']._serialized_end=428
+  _globals['_GETPROVIDERREQUEST']._serialized_start=430
+  _globals['_GETPROVIDERREQUEST']._serialized_end=470
+  _globals['_GETPROVIDERRESPONSE']._serialized_start=472
+  _globals['_GETPROVIDERRESPONSE']._serialized_end=551
+  _globals['_CREATEPROVIDERREQUEST']._serialized_start=553
+  _globals['_CREATEPROVIDERREQUEST']._serialized_end=634
+  _globals['_CREATEPROVIDERRESPONSE']._serialized_start=636
+  _globals['_CREATEPROVIDERRESPONSE']._serialized_end=718
+  _globals['_UPDATEPROVIDERREQUEST']._serialized_start=721
+  _globals['_UPDATEPROVIDERREQUEST']._serialized_end=863
+  _globals['_UPDATEPROVIDERRESPONSE']._serialized_start=865
+  _globals['_UPDATEPROVIDERRESPONSE']._serialized_end=947
+  _globals['_DELETEPROVIDERREQUEST']._serialized_start=949
+  _globals['_DELETEPROVIDERREQUEST']._serialized_end=1012
+  _globals['_DELETEPROVIDERRESPONSE']._serialized_start=1014
+  _globals['_DELETEPROVIDERRESPONSE']._serialized_end=1038
+  _globals['_DRAINPROVIDERREQUEST']._serialized_start=1040
+  _globals['_DRAINPROVIDERREQUEST']._serialized_end=1106
+  _globals['_DRAINPROVIDERRESPONSE']._serialized_start=1108
+  _globals['_DRAINPROVIDERRESPONSE']._serialized_end=1180
+  _globals['_UNDRAINPROVIDERREQUEST']._serialized_start=1182
+  _globals['_UNDRAINPROVIDERREQUEST']._serialized_end=1226
+  _globals['_UNDRAINPROVIDERRESPONSE']._serialized_start=1228
+  _globals['_UNDRAINPROVIDERRESPONSE']._serialized_end=1253
+  _globals['_GETPROVIDERHEALTHREQUEST']._serialized_start=1255
+  _globals['_GETPROVIDERHEALTHREQUEST']._serialized_end=1301
+  _globals['_GETPROVIDERHEALTHRESPONSE']._serialized_start=1304
+  _globals['_GETPROVIDERHEALTHRESPONSE']._serialized_end=1506
+  _globals['_PROVIDERSERVICE']._serialized_start=1509
+  _globals['_PROVIDERSERVICE']._serialized_end=2741
 # @@protoc_insertion_point(module_scope)

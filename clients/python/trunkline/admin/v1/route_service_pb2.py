@@ -22,57 +22,78 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from trunkline.admin.v1 import route_pb2 as trunkline_dot_admin_dot_v1_dot_route__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&trunkline/admin/v1/route_service.proto\x12\x12trunkline.admin.v1\x1a google/protobuf/field_mask.proto\x1a\x1etrunkline/admin/v1/route.proto\"g\n\x11ListModelsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x16\n\x06prefix\x18\x03 \x01(\tR\x06prefix\"o\n\x12ListModelsResponse\x12\x31\n\x06models\x18\x01 \x03(\x0b\x32\x19.trunkline.admin.v1.ModelR\x06models\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"%\n\x0fGetModelRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\"C\n\x10GetModelResponse\x12/\n\x05model\x18\x01 \x01(\x0b\x32\x19.trunkline.admin.v1.ModelR\x05model\"E\n\x12\x43reateModelRequest\x12/\n\x05model\x18\x01 \x01(\x0b\x32\x19.trunkline.admin.v1.ModelR\x05model\"F\n\x13\x43reateModelResponse\x12/\n\x05model\x18\x01 \x01(\x0b\x32\x19.trunkline.admin.v1.ModelR\x05model\"\x82\x01\n\x12UpdateModelRequest\x12/\n\x05model\x18\x01 \x01(\x0b\x32\x19.trunkline.admin.v1.ModelR\x05model\x12;\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\nupdateMask\"F\n\x13UpdateModelResponse\x12/\n\x05model\x18\x01 \x01(\x0b\x32\x19.trunkline.admin.v1.ModelR\x05model\"<\n\x12\x44\x65leteModelRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n\x04\x65tag\x18\x02 \x01(\tR\x04\x65tag\"\x15\n\x13\x44\x65leteModelResponse\"g\n\x11ListRoutesRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x16\n\x06prefix\x18\x03 \x01(\tR\x06prefix\"o\n\x12ListRoutesResponse\x12\x31\n\x06routes\x18\x01 \x03(\x0b\x32\x19.trunkline.admin.v1.RouteR\x06routes\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"%\n\x0fGetRouteRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\"C\n\x10GetRouteResponse\x12/\n\x05route\x18\x01 \x01(\x0b\x32\x19.trunkline.admin.v1.RouteR\x05route\"E\n\x12\x43reateRouteRequest\x12/\n\x05route\x18\x01 \x01(\x0b\x32\x19.trunkline.admin.v1.RouteR\x05route\"F\n\x13\x43reateRouteResponse\x12/\n\x05route\x18\x01 \x01(\x0b\x32\x19.trunkline.admin.v1.RouteR\x05route\"\x82\x01\n\x12UpdateRouteRequest\x12/\n\x05route\x18\x01 \x01(\x0b\x32\x19.trunkline.admin.v1.RouteR\x05route\x12;\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\nupdateMask\"F\n\x13UpdateRouteResponse\x12/\n\x05route\x18\x01 \x01(\x0b\x32\x19.trunkline.admin.v1.RouteR\x05route\"<\n\x12\x44\x65leteRouteRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n\x04\x65tag\x18\x02 \x01(\tR\x04\x65tag\"\x15\n\x13\x44\x65leteRouteResponse2\xb6\x07\n\x0cRouteService\x12[\n\nListModels\x12%.trunkline.admin.v1.ListModelsRequest\x1a&.trunkline.admin.v1.ListModelsResponse\x12U\n\x08GetModel\x12#.trunkline.admin.v1.GetModelRequest\x1a$.trunkline.admin.v1.GetModelResponse\x12^\n\x0b\x43reateModel\x12&.trunkline.admin.v1.CreateModelRequest\x1a\'.trunkline.admin.v1.CreateModelResponse\x12^\n\x0bUpdateModel\x12&.trunkline.admin.v1.UpdateModelRequest\x1a\'.trunkline.admin.v1.UpdateModelResponse\x12^\n\x0b\x44\x65leteModel\x12&.trunkline.admin.v1.DeleteModelRequest\x1a\'.trunkline.admin.v1.DeleteModelResponse\x12[\n\nListRoutes\x12%.trunkline.admin.v1.ListRoutesRequest\x1a&.trunkline.admin.v1.ListRoutesResponse\x12U\n\x08GetRoute\x12#.trunkline.admin.v1.GetRouteRequest\x1a$.trunkline.admin.v1.GetRouteResponse\x12^\n\x0b\x43reateRoute\x12&.trunkline.admin.v1.CreateRouteRequest\x1a\'.trunkline.admin.v1.CreateRouteResponse\x12^\n\x0bUpdateRoute\x12&.trunkline.admin.v1.UpdateRouteRequest\x1a\'.trunkline.admin.v1.UpdateRouteResponse\x12^\n\x0b\x44\x65leteRoute\x12&.trunkline.admin.v1.DeleteRouteRequest\x1a\'.trunkline.admin.v1.DeleteRouteResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&trunkline/admin/v1/route_service.proto\x12\x12trunkline.admin.v1\x1a\x1cgoogle/api/annotations.proto\x1a google/protobuf/field_mask.proto\x1a\x1etrunkline/admin/v1/route.proto\"g\n\x11ListModelsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x16\n\x06prefix\x18\x03 \x01(\tR\x06prefix\"o\n\x12ListModelsResponse\x12\x31\n\x06models\x18\x01 \x03(\x0b\x32\x19.trunkline.admin.v1.ModelR\x06models\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"%\n\x0fGetModelRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\"C\n\x10GetModelResponse\x12/\n\x05model\x18\x01 \x01(\x0b\x32\x19.trunkline.admin.v1.ModelR\x05model\"E\n\x12\x43reateModelRequest\x12/\n\x05model\x18\x01 \x01(\x0b\x32\x19.trunkline.admin.v1.ModelR\x05model\"F\n\x13\x43reateModelResponse\x12/\n\x05model\x18\x01 \x01(\x0b\x32\x19.trunkline.admin.v1.ModelR\x05model\"\x82\x01\n\x12UpdateModelRequest\x12/\n\x05model\x18\x01 \x01(\x0b\x32\x19.trunkline.admin.v1.ModelR\x05model\x12;\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\nupdateMask\"F\n\x13UpdateModelResponse\x12/\n\x05model\x18\x01 \x01(\x0b\x32\x19.trunkline.admin.v1.ModelR\x05model\"<\n\x12\x44\x65leteModelRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n\x04\x65tag\x18\x02 \x01(\tR\x04\x65tag\"\x15\n\x13\x44\x65leteModelResponse\"g\n\x11ListRoutesRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x16\n\x06prefix\x18\x03 \x01(\tR\x06prefix\"o\n\x12ListRoutesResponse\x12\x31\n\x06routes\x18\x01 \x03(\x0b\x32\x19.trunkline.admin.v1.RouteR\x06routes\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"%\n\x0fGetRouteRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\"C\n\x10GetRouteResponse\x12/\n\x05route\x18\x01 \x01(\x0b\x32\x19.trunkline.admin.v1.RouteR\x05route\"E\n\x12\x43reateRouteRequest\x12/\n\x05route\x18\x01 \x01(\x0b\x32\x19.trunkline.admin.v1.RouteR\x05route\"F\n\x13\x43reateRouteResponse\x12/\n\x05route\x18\x01 \x01(\x0b\x32\x19.trunkline.admin.v1.RouteR\x05route\"\x82\x01\n\x12UpdateRouteRequest\x12/\n\x05route\x18\x01 \x01(\x0b\x32\x19.trunkline.admin.v1.RouteR\x05route\x12;\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\nupdateMask\"F\n\x13UpdateRouteResponse\x12/\n\x05route\x18\x01 \x01(\x0b\x32\x19.trunkline.admin.v1.RouteR\x05route\"<\n\x12\x44\x65leteRouteRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n\x04\x65tag\x18\x02 \x01(\tR\x04\x65tag\"\x15\n\x13\x44\x65leteRouteResponse2\xc4\n\n\x0cRouteService\x12z\n\nListModels\x12%.trunkline.admin.v1.ListModelsRequest\x1a&.trunkline.admin.v1.ListModelsResponse\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/api/v1/config/models\x12{\n\x08GetModel\x12#.trunkline.admin.v1.GetModelRequest\x1a$.trunkline.admin.v1.GetModelResponse\"$\x82\xd3\xe4\x93\x02\x1e\x12\x1c/api/v1/config/models/{name}\x12\x84\x01\n\x0b\x43reateModel\x12&.trunkline.admin.v1.CreateModelRequest\x1a\'.trunkline.admin.v1.CreateModelResponse\"$\x82\xd3\xe4\x93\x02\x1e\"\x15/api/v1/config/models:\x05model\x12\x91\x01\n\x0bUpdateModel\x12&.trunkline.admin.v1.UpdateModelRequest\x1a\'.trunkline.admin.v1.UpdateModelResponse\"1\x82\xd3\xe4\x93\x02+2\"/api/v1/config/models/{model.name}:\x05model\x12\x84\x01\n\x0b\x44\x65leteModel\x12&.trunkline.admin.v1.DeleteModelRequest\x1a\'.trunkline.admin.v1.DeleteModelResponse\"$\x82\xd3\xe4\x93\x02\x1e*\x1c/api/v1/config/models/{name}\x12z\n\nListRoutes\x12%.trunkline.admin.v1.ListRoutesRequest\x1a&.trunkline.admin.v1.ListRoutesResponse\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/api/v1/config/routes\x12{\n\x08GetRoute\x12#.trunkline.admin.v1.GetRouteRequest\x1a$.trunkline.admin.v1.GetRouteResponse\"$\x82\xd3\xe4\x93\x02\x1e\x12\x1c/api/v1/config/routes/{name}\x12\x84\x01\n\x0b\x43reateRoute\x12&.trunkline.admin.v1.CreateRouteRequest\x1a\'.trunkline.admin.v1.CreateRouteResponse\"$\x82\xd3\xe4\x93\x02\x1e\"\x15/api/v1/config/routes:\x05route\x12\x91\x01\n\x0bUpdateRoute\x12&.trunkline.admin.v1.UpdateRouteRequest\x1a\'.trunkline.admin.v1.UpdateRouteResponse\"1\x82\xd3\xe4\x93\x02+2\"/api/v1/config/routes/{route.name}:\x05route\x12\x84\x01\n\x0b\x44\x65leteRoute\x12&.trunkline.admin.v1.DeleteRouteRequest\x1a\'.trunkline.admin.v1.DeleteRouteResponse\"$\x82\xd3\xe4\x93\x02\x1e*\x1c/api/v1/config/routes/{name}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trunkline.admin.v1.route_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LISTMODELSREQUEST']._serialized_start=128
-  _globals['_LISTMODELSREQUEST']._serialized_end=231
-  _globals['_LISTMODELSRESPONSE']._serialized_start=233
-  _globals['_LISTMODELSRESPONSE']._serialized_end=344
-  _globals['_GETMODELREQUEST']._serialized_start=346
-  _globals['_GETMODELREQUEST']._serialized_end=383
-  _globals['_GETMODELRESPONSE']._serialized_start=385
-  _globals['_GETMODELRESPONSE']._serialized_end=452
-  _globals['_CREATEMODELREQUEST']._serialized_start=454
-  _globals['_CREATEMODELREQUEST']._serialized_end=523
-  _globals['_CREATEMODELRESPONSE']._serialized_start=525
-  _globals['_CREATEMODELRESPONSE']._serialized_end=595
-  _globals['_UPDATEMODELREQUEST']._serialized_start=598
-  _globals['_UPDATEMODELREQUEST']._serialized_end=728
-  _globals['_UPDATEMODELRESPONSE']._serialized_start=730
-  _globals['_UPDATEMODELRESPONSE']._serialized_end=800
-  _globals['_DELETEMODELREQUEST']._serialized_start=802
-  _globals['_DELETEMODELREQUEST']._serialized_end=862
-  _globals['_DELETEMODELRESPONSE']._serialized_start=864
-  _globals['_DELETEMODELRESPONSE']._serialized_end=885
-  _globals['_LISTROUTESREQUEST']._serialized_start=887
-  _globals['_LISTROUTESREQUEST']._serialized_end=990
-  _globals['_LISTROUTESRESPONSE']._serialized_start=992
-  _globals['_LISTROUTESRESPONSE']._serialized_end=1103
-  _globals['_GETROUTEREQUEST']._serialized_start=1105
-  _globals['_GETROUTEREQUEST']._serialized_end=1142
-  _globals['_GETROUTERESPONSE']._serialized_start=1144
-  _globals['_GETROUTERESPONSE']._serialized_end=1211
-  _globals['_CREATEROUTEREQUEST']._serialized_start=1213
-  _globals['_CREATEROUTEREQUEST']._serialized_end=1282
-  _globals['_CREATEROUTERESPONSE']._serialized_start=1284
-  _globals['_CREATEROUTERESPONSE']._serialized_end=1354
-  _globals['_UPDATEROUTEREQUEST']._serialized_start=1357
-  _globals['_UPDATEROUTEREQUEST']._serialized_end=1487
-  _globals['_UPDATEROUTERESPONSE']._serialized_start=1489
-  _globals['_UPDATEROUTERESPONSE']._serialized_end=1559
-  _globals['_DELETEROUTEREQUEST']._serialized_start=1561
-  _globals['_DELETEROUTEREQUEST']._serialized_end=1621
-  _globals['_DELETEROUTERESPONSE']._serialized_start=1623
-  _globals['_DELETEROUTERESPONSE']._serialized_end=1644
-  _globals['_ROUTESERVICE']._serialized_start=1647
-  _globals['_ROUTESERVICE']._serialized_end=2597
+  _globals['_ROUTESERVICE'].methods_by_name['ListModels']._loaded_options = None
+  _globals['_ROUTESERVICE'].methods_by_name['ListModels']._serialized_options = b'\202\323\344\223\002\027\022\025/api/v1/config/models'
+  _globals['_ROUTESERVICE'].methods_by_name['GetModel']._loaded_options = None
+  _globals['_ROUTESERVICE'].methods_by_name['GetModel']._serialized_options = b'\202\323\344\223\002\036\022\034/api/v1/config/models/{name}'
+  _globals['_ROUTESERVICE'].methods_by_name['CreateModel']._loaded_options = None
+  _globals['_ROUTESERVICE'].methods_by_name['CreateModel']._serialized_options = b'\202\323\344\223\002\036\"\025/api/v1/config/models:\005model'
+  _globals['_ROUTESERVICE'].methods_by_name['UpdateModel']._loaded_options = None
+  _globals['_ROUTESERVICE'].methods_by_name['UpdateModel']._serialized_options = b'\202\323\344\223\002+2\"/api/v1/config/models/{model.name}:\005model'
+  _globals['_ROUTESERVICE'].methods_by_name['DeleteModel']._loaded_options = None
+  _globals['_ROUTESERVICE'].methods_by_name['DeleteModel']._serialized_options = b'\202\323\344\223\002\036*\034/api/v1/config/models/{name}'
+  _globals['_ROUTESERVICE'].methods_by_name['ListRoutes']._loaded_options = None
+  _globals['_ROUTESERVICE'].methods_by_name['ListRoutes']._serialized_options = b'\202\323\344\223\002\027\022\025/api/v1/config/routes'
+  _globals['_ROUTESERVICE'].methods_by_name['GetRoute']._loaded_options = None
+  _globals['_ROUTESERVICE'].methods_by_name['GetRoute']._serialized_options = b'\202\323\344\223\002\036\022\034/api/v1/config/routes/{name}'
+  _globals['_ROUTESERVICE'].methods_by_name['CreateRoute']._loaded_options = None
+  _globals['_ROUTESERVICE'].methods_by_name['CreateRoute']._serialized_options = b'\202\323\344\223\002\036\"\025/api/v1/config/routes:\005route'
+  _globals['_ROUTESERVICE'].methods_by_name['UpdateRoute']._loaded_options = None
+  _globals['_ROUTESERVICE'].methods_by_name['UpdateRoute']._serialized_options = b'\202\323\344\223\002+2\"/api/v1/config/routes/{route.name}:\005route'
+  _globals['_ROUTESERVICE'].methods_by_name['DeleteRoute']._loaded_options = None
+  _globals['_ROUTESERVICE'].methods_by_name['DeleteRoute']._serialized_options = b'\202\323\344\223\002\036*\034/api/v1/config/routes/{name}'
+  _globals['_LISTMODELSREQUEST']._serialized_start=158
+  _globals['_LISTMODELSREQUEST']._serialized_end=261
+  _globals['_LISTMODELSRESPONSE']._serialized_start=263
+  _globals['_LISTMODELSRESPONSE']._serialized_end=374
+  _globals['_GETMODELREQUEST']._serialized_start=376
+  _globals['_GETMODELREQUEST']._serialized_end=413
+  _globals['_GETMODELRESPONSE']._serialized_start=415
+  _globals['_GETMODELRESPONSE']._serialized_end=482
+  _globals['_CREATEMODELREQUEST']._serialized_start=484
+  _globals['_CREATEMODELREQUEST']._serialized_end=553
+  _globals['_CREATEMODELRESPONSE']._serialized_start=555
+  _globals['_CREATEMODELRESPONSE']._serialized_end=625
+  _globals['_UPDATEMODELREQUEST']._serialized_start=628
+  _globals['_UPDATEMODELREQUEST']._serialized_end=758
+  _globals['_UPDATEMODELRESPONSE']._serialized_start=760
+  _globals['_UPDATEMODELRESPONSE']._serialized_end=830
+  _globals['_DELETEMODELREQUEST']._serialized_start=832
+  _globals['_DELETEMODELREQUEST']._serialized_end=892
+  _globals['_DELETEMODELRESPONSE']._serialized_start=894
+  _globals['_DELETEMODELRESPONSE']._serialized_end=915
+  _globals['_LISTROUTESREQUEST']._serialized_start=917
+  _globals['_LISTROUTESREQUEST']._serialized_end=1020
+  _globals['_LISTROUTESRESPONSE']._serialized_start=1022
+  _globals['_LISTROUTESRESPONSE']._serialized_end=1133
+  _globals['_GETROUTEREQUEST']._serialized_start=1135
+  _globals['_GETROUTEREQUEST']._serialized_end=1172
+  _globals['_GETROUTERESPONSE']._serialized_start=1174
+  _globals['_GETROUTERESPONSE']._serialized_end=1241
+  _globals['_CREATEROUTEREQUEST']._serialized_start=1243
+  _globals['_CREATEROUTEREQUEST']._serialized_end=1312
+  _globals['_CREATEROUTERESPONSE']._serialized_start=1314
+  _globals['_CREATEROUTERESPONSE']._serialized_end=1384
+  _globals['_UPDATEROUTEREQUEST']._serialized_start=1387
+  _globals['_UPDATEROUTEREQUEST']._serialized_end=1517
+  _globals['_UPDATEROUTERESPONSE']._serialized_start=1519
+  _globals['_UPDATEROUTERESPONSE']._serialized_end=1589
+  _globals['_DELETEROUTEREQUEST']._serialized_start=1591
+  _globals['_DELETEROUTEREQUEST']._serialized_end=1651
+  _globals['_DELETEROUTERESPONSE']._serialized_start=1653
+  _globals['_DELETEROUTERESPONSE']._serialized_end=1674
+  _globals['_ROUTESERVICE']._serialized_start=1677
+  _globals['_ROUTESERVICE']._serialized_end=3025
 # @@protoc_insertion_point(module_scope)

@@ -22,34 +22,43 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from trunkline.admin.v1 import usage_event_pb2 as trunkline_dot_admin_dot_v1_dot_usage__event__pb2
 from trunkline.admin.v1 import usage_report_pb2 as trunkline_dot_admin_dot_v1_dot_usage__report__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&trunkline/admin/v1/usage_service.proto\x12\x12trunkline.admin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a$trunkline/admin/v1/usage_event.proto\x1a%trunkline/admin/v1/usage_report.proto\"\xf5\x01\n\x11QueryUsageRequest\x12\x37\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1f.trunkline.admin.v1.UsageFilterR\x06\x66ilter\x12<\n\x08group_by\x18\x02 \x03(\x0b\x32!.trunkline.admin.v1.UsageGroupKeyR\x07groupBy\x12\x31\n\x06\x62ucket\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x06\x62ucket\x12 \n\x0bpercentiles\x18\x04 \x03(\x01R\x0bpercentiles\x12\x14\n\x05limit\x18\x05 \x01(\x05R\x05limit\"F\n\x12QueryUsageResponse\x12\x30\n\x04rows\x18\x01 \x03(\x0b\x32\x1c.trunkline.admin.v1.UsageRowR\x04rows\"\x8d\x01\n\x16ListUsageEventsRequest\x12\x37\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1f.trunkline.admin.v1.UsageFilterR\x06\x66ilter\x12\x1b\n\tpage_size\x18\x02 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x03 \x01(\tR\tpageToken\"y\n\x17ListUsageEventsResponse\x12\x36\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1e.trunkline.admin.v1.UsageEventR\x06\x65vents\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"S\n\x18StreamUsageEventsRequest\x12\x37\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1f.trunkline.admin.v1.UsageFilterR\x06\x66ilter\"k\n\x19StreamUsageEventsResponse\x12\x34\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1e.trunkline.admin.v1.UsageEventR\x05\x65vent\x12\x18\n\x07\x64ropped\x18\x02 \x01(\x03R\x07\x64ropped\"\x86\x01\n\x12\x45xportUsageRequest\x12\x37\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1f.trunkline.admin.v1.UsageFilterR\x06\x66ilter\x12\x37\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x1f.trunkline.admin.v1.UsageFormatR\x06\x66ormat\")\n\x13\x45xportUsageResponse\x12\x12\n\x04\x64\x61ta\x18\x01 \x01(\x0cR\x04\x64\x61ta2\xad\x03\n\x0cUsageService\x12[\n\nQueryUsage\x12%.trunkline.admin.v1.QueryUsageRequest\x1a&.trunkline.admin.v1.QueryUsageResponse\x12j\n\x0fListUsageEvents\x12*.trunkline.admin.v1.ListUsageEventsRequest\x1a+.trunkline.admin.v1.ListUsageEventsResponse\x12r\n\x11StreamUsageEvents\x12,.trunkline.admin.v1.StreamUsageEventsRequest\x1a-.trunkline.admin.v1.StreamUsageEventsResponse0\x01\x12`\n\x0b\x45xportUsage\x12&.trunkline.admin.v1.ExportUsageRequest\x1a\'.trunkline.admin.v1.ExportUsageResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&trunkline/admin/v1/usage_service.proto\x12\x12trunkline.admin.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a$trunkline/admin/v1/usage_event.proto\x1a%trunkline/admin/v1/usage_report.proto\"\xf5\x01\n\x11QueryUsageRequest\x12\x37\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1f.trunkline.admin.v1.UsageFilterR\x06\x66ilter\x12<\n\x08group_by\x18\x02 \x03(\x0b\x32!.trunkline.admin.v1.UsageGroupKeyR\x07groupBy\x12\x31\n\x06\x62ucket\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x06\x62ucket\x12 \n\x0bpercentiles\x18\x04 \x03(\x01R\x0bpercentiles\x12\x14\n\x05limit\x18\x05 \x01(\x05R\x05limit\"F\n\x12QueryUsageResponse\x12\x30\n\x04rows\x18\x01 \x03(\x0b\x32\x1c.trunkline.admin.v1.UsageRowR\x04rows\"\x8d\x01\n\x16ListUsageEventsRequest\x12\x37\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1f.trunkline.admin.v1.UsageFilterR\x06\x66ilter\x12\x1b\n\tpage_size\x18\x02 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x03 \x01(\tR\tpageToken\"y\n\x17ListUsageEventsResponse\x12\x36\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1e.trunkline.admin.v1.UsageEventR\x06\x65vents\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"S\n\x18StreamUsageEventsRequest\x12\x37\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1f.trunkline.admin.v1.UsageFilterR\x06\x66ilter\"k\n\x19StreamUsageEventsResponse\x12\x34\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1e.trunkline.admin.v1.UsageEventR\x05\x65vent\x12\x18\n\x07\x64ropped\x18\x02 \x01(\x03R\x07\x64ropped\"\x86\x01\n\x12\x45xportUsageRequest\x12\x37\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1f.trunkline.admin.v1.UsageFilterR\x06\x66ilter\x12\x37\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x1f.trunkline.admin.v1.UsageFormatR\x06\x66ormat\")\n\x13\x45xportUsageResponse\x12\x12\n\x04\x64\x61ta\x18\x01 \x01(\x0cR\x04\x64\x61ta2\xd5\x05\n\x0cUsageService\x12\xab\x01\n\nQueryUsage\x12%.trunkline.admin.v1.QueryUsageRequest\x1a&.trunkline.admin.v1.QueryUsageResponse\"N\x82\xd3\xe4\x93\x02H\"\x1e/api/v1/governance/usage/query:\x01*Z#\"\x1e/api/v1/governance/costs/track:\x01*\x12\x96\x01\n\x0fListUsageEvents\x12*.trunkline.admin.v1.ListUsageEventsRequest\x1a+.trunkline.admin.v1.ListUsageEventsResponse\"*\x82\xd3\xe4\x93\x02$\"\x1f/api/v1/governance/usage/events:\x01*\x12\xc6\x01\n\x11StreamUsageEvents\x12,.trunkline.admin.v1.StreamUsageEventsRequest\x1a-.trunkline.admin.v1.StreamUsageEventsResponse\"R\x82\xd3\xe4\x93\x02L\"\x1f/api/v1/governance/usage/stream:\x01*Z&\"!/api/v1/governance/metrics/stream:\x01*0\x01\x12\xb4\x01\n\x0b\x45xportUsage\x12&.trunkline.admin.v1.ExportUsageRequest\x1a\'.trunkline.admin.v1.ExportUsageResponse\"R\x82\xd3\xe4\x93\x02L\"\x1f/api/v1/governance/usage/export:\x01*Z&\"!/api/v1/governance/metrics/export:\x01*0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trunkline.admin.v1.usage_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_QUERYUSAGEREQUEST']._serialized_start=172
-  _globals['_QUERYUSAGEREQUEST']._serialized_end=417
-  _globals['_QUERYUSAGERESPONSE']._serialized_start=419
-  _globals['_QUERYUSAGERESPONSE']._serialized_end=489
-  _globals['_LISTUSAGEEVENTSREQUEST']._serialized_start=492
-  _globals['_LISTUSAGEEVENTSREQUEST']._serialized_end=633
-  _globals['_LISTUSAGEEVENTSRESPONSE']._serialized_start=635
-  _globals['_LISTUSAGEEVENTSRESPONSE']._serialized_end=756
-  _globals['_STREAMUSAGEEVENTSREQUEST']._serialized_start=758
-  _globals['_STREAMUSAGEEVENTSREQUEST']._serialized_end=841
-  _globals['_STREAMUSAGEEVENTSRESPONSE']._serialized_start=843
-  _globals['_STREAMUSAGEEVENTSRESPONSE']._serialized_end=950
-  _globals['_EXPORTUSAGEREQUEST']._serialized_start=953
-  _globals['_EXPORTUSAGEREQUEST']._serialized_end=1087
-  _globals['_EXPORTUSAGERESPONSE']._serialized_start=1089
-  _globals['_EXPORTUSAGERESPONSE']._serialized_end=1130
-  _globals['_USAGESERVICE']._serialized_start=1133
-  _globals['_USAGESERVICE']._serialized_end=1562
+  _globals['_USAGESERVICE'].methods_by_name['QueryUsage']._loaded_options = None
+  _globals['_USAGESERVICE'].methods_by_name['QueryUsage']._serialized_options = b'\202\323\344\223\002H\"\036/api/v1/governance/usage/query:\001*Z#\"\036/api/v1/governance/costs/track:\001*'
+  _globals['_USAGESERVICE'].methods_by_name['ListUsageEvents']._loaded_options = None
+  _globals['_USAGESERVICE'].methods_by_name['ListUsageEvents']._serialized_options = b'\202\323\344\223\002$\"\037/api/v1/governance/usage/events:\001*'
+  _globals['_USAGESERVICE'].methods_by_name['StreamUsageEvents']._loaded_options = None
+  _globals['_USAGESERVICE'].methods_by_name['StreamUsageEvents']._serialized_options = b'\202\323\344\223\002L\"\037/api/v1/governance/usage/stream:\001*Z&\"!/api/v1/governance/metrics/stream:\001*'
+  _globals['_USAGESERVICE'].methods_by_name['ExportUsage']._loaded_options = None
+  _globals['_USAGESERVICE'].methods_by_name['ExportUsage']._serialized_options = b'\202\323\344\223\002L\"\037/api/v1/governance/usage/export:\001*Z&\"!/api/v1/governance/metrics/export:\001*'
+  _globals['_QUERYUSAGEREQUEST']._serialized_start=202
+  _globals['_QUERYUSAGEREQUEST']._serialized_end=447
+  _globals['_QUERYUSAGERESPONSE']._serialized_start=449
+  _globals['_QUERYUSAGERESPONSE']._serialized_end=519
+  _globals['_LISTUSAGEEVENTSREQUEST']._serialized_start=522
+  _globals['_LISTUSAGEEVENTSREQUEST']._serialized_end=663
+  _globals['_LISTUSAGEEVENTSRESPONSE']._serialized_start=665
+  _globals['_LISTUSAGEEVENTSRESPONSE']._serialized_end=786
+  _globals['_STREAMUSAGEEVENTSREQUEST']._serialized_start=788
+  _globals['_STREAMUSAGEEVENTSREQUEST']._serialized_end=871
+  _globals['_STREAMUSAGEEVENTSRESPONSE']._serialized_start=873
+  _globals['_STREAMUSAGEEVENTSRESPONSE']._serialized_end=980
+  _globals['_EXPORTUSAGEREQUEST']._serialized_start=983
+  _globals['_EXPORTUSAGEREQUEST']._serialized_end=1117
+  _globals['_EXPORTUSAGERESPONSE']._serialized_start=1119
+  _globals['_EXPORTUSAGERESPONSE']._serialized_end=1160
+  _globals['_USAGESERVICE']._serialized_start=1163
+  _globals['_USAGESERVICE']._serialized_end=1888
 # @@protoc_insertion_point(module_scope)
