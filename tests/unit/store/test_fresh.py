@@ -4,8 +4,8 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-
 from tools.fresh_schema import fresh_schema
+
 from trunkline_server.store.fresh import SCRIPT, create
 from trunkline_server.store.migrate import upgrade
 from trunkline_server.store.schema import SchemaError
