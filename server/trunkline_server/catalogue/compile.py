@@ -14,6 +14,8 @@ from trunkline_server.catalogue.models import (
 from trunkline_server.catalogue.prices import PriceBook
 from trunkline_server.catalogue.rows import ProviderRow, provider_rows
 from trunkline_server.catalogue.version import table_version
+from trunkline_server.providers.codec import OPTIONAL_FACULTIES, faculties
+from trunkline_server.providers.dialects import DIALECTS
 from trunkline_server.routing.pricing import Price, Rates
 from trunkline_server.routing.snapshot import (
     AttemptPolicy,
@@ -102,6 +104,8 @@ class _Provider:
     region: str
     residency: tuple[str, ...]
     price_provider: str
+    # What its dialect has no way to ask for, whatever its models can do.
+    lacks: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +204,7 @@ def _provider(name: str, provider: ProviderSettings, settings: Settings) -> _Pro
         region=provider.region or row.region,
         residency=residency,
         price_provider=provider.price_provider or row.price_provider,
+        lacks=OPTIONAL_FACULTIES - faculties(DIALECTS[endpoint.dialect]),
     )
 
 
@@ -237,7 +242,8 @@ def _deployment(
         model=facts.public[deployment_name(row)],
         region=row.region or provider.region,
         residency=frozenset(residency),
-        capabilities=_capabilities(row, frozenset(entry.capabilities) if entry else None),
+        capabilities=_capabilities(row, frozenset(entry.capabilities) if entry else None)
+        - provider.lacks,
         context_tokens=row.context_tokens or context or (listed.context_tokens if listed else 0),
         max_output_tokens=row.max_output_tokens or (entry.max_output_tokens if entry else 0),
         price=price,
@@ -272,7 +278,7 @@ def _template(
         slot=slot,
         region=provider.region,
         residency=frozenset(provider.residency),
-        capabilities=CAPABILITIES,
+        capabilities=CAPABILITIES - provider.lacks,
         price_of=partial(book.find, provider.price_provider),
         enabled=f"providers/{provider.name}" not in drained,
     )

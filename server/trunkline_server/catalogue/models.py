@@ -17,11 +17,15 @@ CAPABILITIES = frozenset(
         "chat",
         "embedding",
         "file",
+        "image_generation",
         "parallel_tools",
         "reasoning",
+        "rerank",
+        "speech",
         "streaming",
         "structured_output",
         "tools",
+        "transcription",
         "vision",
     }
 )

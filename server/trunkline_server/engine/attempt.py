@@ -231,6 +231,11 @@ def http_request(
     """The HTTP request of one attempt, with the attempt's headers and trace context."""
     if wire.headers:
         headers += wire.headers
+    if wire.content_type:
+        headers = (
+            *(header for header in headers if header[0] != "content-type"),
+            ("content-type", wire.content_type),
+        )
     if call.traceparent:
         headers = (*headers, ("traceparent", call.traceparent))
         if call.tracestate:

@@ -170,7 +170,8 @@ def test_wrong_models() -> None:
         read_models("a:\n- {match: x, capabilities: [fly, chat], quality: 2}\n- {}", "m.yaml")
     assert str(caught.value).splitlines() == [
         "m.yaml:2: a[0].capabilities: 'fly' is not one of audio, chat, embedding, file, "
-        "parallel_tools, reasoning, streaming, structured_output, tools, vision",
+        "image_generation, parallel_tools, reasoning, rerank, speech, streaming, "
+        "structured_output, tools, transcription, vision",
         "m.yaml:2: a[0].quality: must be at most 1",
         "m.yaml:3: a[1]: lacks match",
     ]

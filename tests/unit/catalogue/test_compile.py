@@ -18,6 +18,8 @@ from trunkline_server.catalogue.environment import from_environment
 from trunkline_server.catalogue.known import known
 from trunkline_server.catalogue.models import CAPABILITIES
 from trunkline_server.catalogue.prices import PriceBook
+from trunkline_server.providers.codec import OPTIONAL_FACULTIES, faculties
+from trunkline_server.providers.dialects import DIALECTS
 from trunkline_server.routing.pricing import Price, Rates
 from trunkline_server.routing.snapshot import AttemptPolicy, BalanceWeights, HedgePolicy
 from trunkline_server.settings import ConfigError, parse
@@ -178,7 +180,9 @@ def test_any_model_of_a_provider_can_be_passed_through() -> None:
     assert [row.slot for row in templates.values()] == [6, 7, 8]
     assert table.health_names[6:] == ("openai/*", "anthropic/*", "local/*")
     assert len(table.health_names) == table.snapshot.slots == 9
-    assert templates["openai"].capabilities == CAPABILITIES
+    for name, template in templates.items():
+        lacks = OPTIONAL_FACULTIES - faculties(DIALECTS[table.endpoints[name].dialect])
+        assert template.capabilities == CAPABILITIES - lacks
     deployment = table.snapshot.resolve("openai/gpt-4o-mini").members[0]
     assert deployment.price == book().find("openai", "gpt-4o-mini")
     assert deployment.price is not None

@@ -142,7 +142,7 @@ def usage(**counts: Any) -> dict[str, Any]:
         ),
     ],
 )
-def test_usage(counts: dict[str, Any], expected: dict[str, int]) -> None:
+def test_usage(counts: dict[str, Any], expected: dict[str, Any]) -> None:
     assert decode(usage(**counts)).usage == v1.Usage(source=v1.USAGE_SOURCE_PROVIDER, **expected)
 
 

@@ -4,6 +4,7 @@ import random
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_EVEN, Decimal
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ NANO = D("1e-9")
 LONG_AGO = 0.0
 
 
-def usage(**counts: int) -> v1.Usage:
+def usage(**counts: Any) -> v1.Usage:
     return v1.Usage(**counts, source=v1.USAGE_SOURCE_PROVIDER)
 
 

@@ -91,6 +91,7 @@ class Usage(_message.Message):
     OUTPUT_AUDIO_MS_FIELD_NUMBER: _builtins.int
     INPUT_CHARACTERS_FIELD_NUMBER: _builtins.int
     SEARCH_UNITS_FIELD_NUMBER: _builtins.int
+    IMAGE_VARIANT_FIELD_NUMBER: _builtins.int
     input_tokens: _builtins.int
     """All tokens read, the cached and cache-written ones included."""
     output_tokens: _builtins.int
@@ -121,6 +122,10 @@ class Usage(_message.Message):
     """The characters of text that speech was made of, where a vendor counts characters."""
     search_units: _builtins.int
     """The searches, in the vendor's units: of a rerank, and of tools that the vendor ran."""
+    image_variant: _builtins.str
+    """How the images were made, where a vendor prices that apart: "QUALITY/SIZE", for example
+    "hd/1024x1792". Either may be empty. Empty when no images were made.
+    """
     def __init__(
         self,
         *,
@@ -139,10 +144,11 @@ class Usage(_message.Message):
         output_audio_ms: _builtins.int = ...,
         input_characters: _builtins.int = ...,
         search_units: _builtins.int = ...,
+        image_variant: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_write_1h_tokens", b"cache_write_1h_tokens", "cache_write_tokens", b"cache_write_tokens", "cached_input_audio_tokens", b"cached_input_audio_tokens", "cached_input_tokens", b"cached_input_tokens", "input_audio_ms", b"input_audio_ms", "input_audio_tokens", b"input_audio_tokens", "input_characters", b"input_characters", "input_tokens", b"input_tokens", "output_audio_ms", b"output_audio_ms", "output_audio_tokens", b"output_audio_tokens", "output_images", b"output_images", "output_tokens", b"output_tokens", "reasoning_tokens", b"reasoning_tokens", "search_units", b"search_units", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_write_1h_tokens", b"cache_write_1h_tokens", "cache_write_tokens", b"cache_write_tokens", "cached_input_audio_tokens", b"cached_input_audio_tokens", "cached_input_tokens", b"cached_input_tokens", "image_variant", b"image_variant", "input_audio_ms", b"input_audio_ms", "input_audio_tokens", b"input_audio_tokens", "input_characters", b"input_characters", "input_tokens", b"input_tokens", "output_audio_ms", b"output_audio_ms", "output_audio_tokens", b"output_audio_tokens", "output_images", b"output_images", "output_tokens", b"output_tokens", "reasoning_tokens", b"reasoning_tokens", "search_units", b"search_units", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
