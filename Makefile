@@ -20,6 +20,7 @@ GRPCURL := $(TOOLS)/bin/grpcurl
 GHZ_VERSION := v0.93.0
 GRPCURL_VERSION := v1.9.4
 STUBS := clients/python/trunkline/v1 clients/python/trunkline/admin/v1
+COMMENTS := server/trunkline_server/contract/comments.json
 PACKAGES := --editable clients/python --editable .
 PROJECTS := pyproject.toml clients/python/pyproject.toml
 
@@ -77,7 +78,10 @@ check-contract: .venv/dev.stamp $(BUF) $(GOOGLEAPIS) ## The part of check that n
 	for stubs in $(STUBS); do \
 		diff --recursive --exclude __pycache__ "$$scratch/$$stubs" "$$stubs" || \
 			{ echo "error: the stubs are not those of proto/: run 'make generate'" >&2; exit 1; }; \
-	done
+	done; \
+	diff "$$scratch/$(COMMENTS)" $(COMMENTS) >&2 || \
+		{ echo "error: the comments are not those of proto/: run 'make generate'" >&2; exit 1; }
+	$(BIN)/python -m tools.reference --check
 endif
 
 .PHONY: generate
@@ -85,6 +89,7 @@ generate: .venv/dev.stamp $(BUF) $(GOOGLEAPIS) ## Write the Python stubs from pr
 	rm -f $(foreach stubs,$(STUBS),$(stubs)/*_pb2*.py $(stubs)/*_pb2*.pyi)
 	$(BUF) generate
 	$(BIN)/python -m tools.fresh_schema
+	$(BIN)/python -m tools.reference
 
 .PHONY: bench-smoke
 bench-smoke: .venv/dev.stamp $(GHZ) ## Send 25,000 calls to a served router; any error fails.

@@ -65,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     hash_key.add_argument("--stdin", action="store_true", help="hash the line on standard input")
     hash_key.set_defaults(command=_hash_key)
     _secrets_commands(commands.add_parser("secrets", help="master keys and stored credentials"))
+    _schema_options(commands.add_parser("schema", help="print the contract, for other tools"))
     commands.add_parser("call", help="make one call, as a quick try", add_help=False)
     return parser
 
@@ -84,6 +85,15 @@ def _secrets_commands(parser: argparse.ArgumentParser) -> None:
     )
     rekey.add_argument("config", type=Path, metavar="CONFIG")
     rekey.set_defaults(command=_rekey)
+
+
+def _schema_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "language",
+        choices=("descriptors", "json-schema", "openapi"),
+        help="descriptors: a serialised google.protobuf.FileDescriptorSet, such as Envoy reads",
+    )
+    parser.set_defaults(command=_schema)
 
 
 def _audit_options(parser: argparse.ArgumentParser) -> None:
@@ -126,6 +136,9 @@ def _serving_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--admin-listen", metavar="HOST:PORT", help="where the control plane is served"
     )
+    parser.add_argument(
+        "--openai-listen", metavar="HOST:PORT", help="where the OpenAI-compatible face is served"
+    )
     parser.add_argument("--workers", type=int, metavar="N", help="processes that share the port")
     parser.add_argument(
         "--simulator-listen",
@@ -141,6 +154,7 @@ def _overrides(parsed: argparse.Namespace) -> Overrides:
         listen=parsed.listen,
         ops_listen=parsed.ops_listen,
         admin_listen=parsed.admin_listen,
+        openai_listen=parsed.openai_listen,
         workers=parsed.workers,
         simulator_listen=parsed.simulator_listen,
     )
@@ -162,6 +176,13 @@ def _check(parsed: argparse.Namespace) -> int:
     from trunkline_server.catalogue.check import check  # noqa: PLC0415 - as above
 
     print(check(parsed.config))
+    return 0
+
+
+def _schema(parsed: argparse.Namespace) -> int:
+    from trunkline_server.contract.documents import document  # noqa: PLC0415 - as above
+
+    sys.stdout.buffer.write(document(parsed.language))
     return 0
 
 

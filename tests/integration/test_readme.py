@@ -92,7 +92,7 @@ RUNNABLE = [block for block in BLOCKS if block.language in {"sh", "python"}]
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def served() -> AsyncGenerator[RouterProcess]:
     """One router with simulated providers for all blocks."""
-    async with router_process(env=NO_KEYS) as router:
+    async with router_process(env=NO_KEYS, openai=True) as router:
         yield router
 
 
@@ -118,6 +118,7 @@ async def test_block(block: Block, served: RouterProcess, controlled: RouterProc
     text = block.text.replace("127.0.0.1:50051", served.address)
     text = text.replace("127.0.0.1:9464", served.ops)
     text = text.replace("127.0.0.1:50052", controlled.control)
+    text = text.replace("127.0.0.1:8080", served.openai)
     text = text.replace(".venv/bin/", f"{Path(sys.executable).parent}/")
     if block.language == "python":
         command = [sys.executable, "-c", text]

@@ -33,6 +33,8 @@ class RouterProcess:
     ops: str
     # Where its control plane is, if it was started with one.
     control: str = ""
+    # Where its OpenAI-compatible face is, likewise.
+    openai: str = ""
     log: list[dict[str, Any]] = field(default_factory=list)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
@@ -61,21 +63,27 @@ class RouterProcess:
 
 @asynccontextmanager
 async def router_process(
-    *arguments: str, env: Mapping[str, str] | None = None, control: bool = False
+    *arguments: str,
+    env: Mapping[str, str] | None = None,
+    control: bool = False,
+    openai: bool = False,
 ) -> AsyncGenerator[RouterProcess]:
-    """Starts the router on free ports, its control plane's among them if it is to have one, and
-    waits until it is ready."""
+    """Starts the router on free ports, those of its control plane and of its OpenAI-compatible
+    face among them if it is to have them, and waits until it is ready."""
     address, ops = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
     admin = f"127.0.0.1:{free_port()}" if control else ""
     if admin:
         arguments = (*arguments, "--admin-listen", admin)
+    face = f"127.0.0.1:{free_port()}" if openai else ""
+    if face:
+        arguments = (*arguments, "--openai-listen", face)
     process = await asyncio.create_subprocess_exec(
         *mortal(_command(address, ops, arguments)),
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
         env={**os.environ, **(env or {})},
     )
-    router = RouterProcess(process, address, ops, admin)
+    router = RouterProcess(process, address, ops, admin, face)
     reading = asyncio.create_task(_read(router))
     try:
         async with asyncio.timeout(START_SECONDS):

@@ -51,6 +51,12 @@ class Router:
         """The generated stub."""
         return InferenceServiceStub(self.channel)
 
+    @property
+    def openai_url(self) -> str:
+        """The base URL of the OpenAI-compatible face, where `openai_listen` has it served."""
+        assert self.worker.openai_port, "the face is off: give the router openai_listen"
+        return f"http://127.0.0.1:{self.worker.openai_port}/v1"
+
     def metric(self, name: str, **labels: str) -> float:
         """A sample of the router's metrics; 0 if there is none."""
         return self.registry.get_sample_value(name, labels) or 0.0

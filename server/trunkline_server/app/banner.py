@@ -14,14 +14,23 @@ _FROM = {
 
 
 def banner(  # noqa: PLR0917 - What there is to say, in the order in which it is said.
-    settings: Settings, origin: Origin, address: str, ops: str | None, control: str, model: str
+    settings: Settings,
+    origin: Origin,
+    address: str,
+    ops: str | None,
+    openai: str,
+    control: str,
+    model: str,
 ) -> str:
-    """The text. `control` is where the control plane is served, empty if nowhere; `model` is a
-    public model to try, empty if there is none."""
+    """The text. `openai` and `control` are where the OpenAI-compatible face and the control plane
+    are served, empty if nowhere; `model` is a public model to try, empty if there is none."""
     plain = settings.server.tls is None
     lines = [f"Trunkline serves on {address}, with {_FROM[origin]}."]
     if ops is not None:
         lines.append(f"Metrics and readiness: http://{ops}/metrics, http://{ops}/readyz")
+    if openai:
+        scheme = "http" if plain else "https"
+        lines.append(f"OpenAI-compatible: {scheme}://{openai}/v1")
     if control:
         lines.append(f"Control plane: {control}")
     known_callers = settings.keys or settings.issuers or settings.certificates

@@ -18,6 +18,7 @@ from trunkline_server.app.member import membership
 from trunkline_server.app.sources import Origin, Overrides, Source, read_source
 from trunkline_server.app.supervisor import READY_LINE, Supervisor
 from trunkline_server.app.worker import DRAIN_NOTICE
+from trunkline_server.contract.openapi import openapi_yaml
 from trunkline_server.settings import Settings
 from trunkline_server.telemetry.conditions import JOURNAL
 from trunkline_server.telemetry.control import StoreLog
@@ -28,6 +29,9 @@ from trunkline_server.telemetry.ops import OpsServer
 # What a worker needs beyond its drain timeout before it counts as stuck. Seconds.
 _KILL_MARGIN = DRAIN_NOTICE + 5.0
 
+# What the operators' server serves beside metrics and readiness.
+_DOCUMENTS = {"/docs/openapi.yaml": openapi_yaml}
+
 
 def serve(overrides: Overrides) -> int:
     """Serves until told to stop; returns the exit code. Raises ConfigError and OSError."""
@@ -35,6 +39,8 @@ def serve(overrides: Overrides) -> int:
     telemetry = source.settings.telemetry
     configure_logging(telemetry.log_level, telemetry.log_format, REDACTION)
     require_free(source.settings.server.listen)
+    if source.settings.server.openai_listen:
+        require_free(source.settings.server.openai_listen)
     if source.settings.server.workers == 1:
         return uvloop.run(_serve_alone(source, overrides))
     return uvloop.run(_serve_supervised(source, overrides))
@@ -57,12 +63,14 @@ async def _serve_alone(source: Source, overrides: Overrides) -> int:
         _simulator(source, overrides),
         membership(source, overrides, metrics, log) as member,
     ):
-        ops = OpsServer(lambda: registry, member.worker.unready, log.notes, _fatal(source.settings))
+        fatal = _fatal(source.settings)
+        ops = OpsServer(lambda: registry, member.worker.unready, log.notes, fatal, _DOCUMENTS)
         async with member.serving(overrides) as port:
             ops_port = await _start_ops(ops, source.settings)
             stop = asyncio.Event()
             stop_on_signals(stop.set)
-            _announce(source, member.worker.settings, port, ops_port, member.control)
+            openai = member.worker.openai_port
+            _announce(source, member.worker.settings, port, ops_port, openai, member.control)
             await stop.wait()
         await ops.stop()
     return 0
@@ -92,7 +100,8 @@ async def _serve_supervised(source: Source, overrides: Overrides) -> int:
             # One serves the control plane: what it says of health is then always the same one's.
             others=("--admin-listen", "off"),
         )
-        ops = OpsServer(registry, supervisor.unready, fatal=_fatal(source.settings))
+        fatal = _fatal(source.settings)
+        ops = OpsServer(registry, supervisor.unready, fatal=fatal, documents=_DOCUMENTS)
         async with _simulator(source, overrides):
             stop_on_signals(supervisor.stop)
             on_hangup(supervisor.hang_up)
@@ -101,7 +110,8 @@ async def _serve_supervised(source: Source, overrides: Overrides) -> int:
                 ops_port = await _start_ops(ops, source.settings)
                 port = split_address(address)[1]
                 control = source.settings.admin_address
-                _announce(source, source.settings, port, ops_port, control)
+                openai = split_address(source.settings.server.openai_listen or ":0")[1]
+                _announce(source, source.settings, port, ops_port, openai, control)
             code = await running
         await ops.stop()
         return code
@@ -159,13 +169,21 @@ async def _start_ops(ops: OpsServer, settings: Settings) -> int | None:
     return await ops.start(*split_address(address)) if address else None
 
 
-def _announce(
-    source: Source, settings: Settings, port: int, ops_port: int | None, control: str
+def _announce(  # noqa: PLR0917 - Where everything is.
+    source: Source,
+    settings: Settings,
+    port: int,
+    ops_port: int | None,
+    openai_port: int,
+    control: str,
 ) -> None:
-    host, _ = split_address(settings.server.listen)
-    ops = f"{split_address(settings.server.ops_listen)[0]}:{ops_port}" if ops_port else None
+    server = settings.server
+    host, _ = split_address(server.listen)
+    ops = f"{split_address(server.ops_listen)[0]}:{ops_port}" if ops_port else None
+    openai = f"{split_address(server.openai_listen)[0]}:{openai_port}" if openai_port else ""
     model = next(iter(settings.models), "") or next((d.model for d in settings.deployments), "")
-    print(banner(settings, source.origin, f"{host}:{port}", ops, control, model), flush=True)
+    told = banner(settings, source.origin, f"{host}:{port}", ops, openai, control, model)
+    print(told, flush=True)
 
 
 def _arguments(overrides: Overrides, address: str) -> list[str]:
@@ -175,6 +193,8 @@ def _arguments(overrides: Overrides, address: str) -> list[str]:
         arguments += ["--config", str(overrides.config)]
     if overrides.ops_listen is not None:
         arguments += ["--ops-listen", overrides.ops_listen]
+    if overrides.openai_listen is not None:
+        arguments += ["--openai-listen", overrides.openai_listen]
     if overrides.admin_listen is not None:
         arguments += ["--admin-listen", overrides.admin_listen]
     if overrides.workers is not None:

@@ -32,6 +32,7 @@ class Overrides:
     listen: str | None = None
     ops_listen: str | None = None
     admin_listen: str | None = None
+    openai_listen: str | None = None
     workers: int | None = None
     simulator_listen: str = SIMULATOR_ADDRESS
 
@@ -63,7 +64,7 @@ def overridden(settings: Settings, overrides: Overrides) -> Settings:
     given: dict[str, Any] = {
         # An address of `off` is none.
         name: "" if value == "off" else value
-        for name in ("listen", "ops_listen", "admin_listen", "workers")
+        for name in ("listen", "ops_listen", "admin_listen", "openai_listen", "workers")
         if (value := getattr(overrides, name)) is not None
     }
     if not given:

@@ -22,6 +22,8 @@ from trunkline_server.app.bookkeeping import Books
 from trunkline_server.app.caching import Caching, wanted
 from trunkline_server.app.credentials import Credentials
 from trunkline_server.app.identity import Identities
+from trunkline_server.app.openai_listener import OpenAIListener
+from trunkline_server.app.openai_models import OpenAIModels
 from trunkline_server.app.privacy import PrivacyOffice
 from trunkline_server.app.quotas import Quotas, budgets_of, limits_of
 from trunkline_server.catalogue.prices import PriceBook
@@ -34,6 +36,7 @@ from trunkline_server.engine.table import Table
 from trunkline_server.governance.identity.identity import Identity
 from trunkline_server.routing.health import HealthTable
 from trunkline_server.rpc.inference import InferenceServicer
+from trunkline_server.rpc.schemas import SchemaServicer
 from trunkline_server.rpc.server import RpcServer
 from trunkline_server.settings import ConfigError, Problem, Settings
 from trunkline_server.telemetry.door import DoorLog
@@ -115,11 +118,12 @@ class Worker:
         self._protect(settings)
         self._affinity: PromptAffinity | None = None
         self._remember_prompts(settings)
+        door = DoorLog(self._metrics)
         self._servicer = InferenceServicer(
             self.engine,
             self._clock,
             random.Random(),  # noqa: S311 - ids of calls and traces, which grant nothing
-            DoorLog(self._metrics),
+            door,
             identity=self._identities.build(settings),
             access=build_access(settings),
             callers=build_callers(settings),
@@ -133,11 +137,17 @@ class Worker:
             self._servicer,
             server_options(settings.server),
             None if tls is None else partial(read_tls, tls),
+            schemas=SchemaServicer(self._servicer, self.engine, door),
         )
+        models = OpenAIModels(self.engine, self._servicer)
+        self._openai = OpenAIListener(settings, self._servicer, models, door, clock)
+        # Where the OpenAI-compatible face listens; 0 while it does not.
+        self.openai_port = 0
 
     async def start(self) -> int:
-        """Listens and serves; returns the port. Raises OSError if it cannot listen."""
+        """Listens and serves; returns gRPC's port. Raises OSError if it cannot listen."""
         port = await self._server.start(self._settings.server.listen)
+        self.openai_port = await self._openai.start()
         self._identities.adopt(self._settings)
         self._metrics.config_revision.set(self._settings.revision)
         if self._audit is not None:
@@ -183,6 +193,7 @@ class Worker:
         self._servicer.access = access
         self._servicer.callers = build_callers(settings)
         self._identities.adopt(settings)
+        self._openai.reload(settings)
         self._servicer.limit_requests(settings.server.max_request_bytes)
         self._servicer.max_concurrent_calls = settings.server.max_concurrent_calls
         self._servicer.default_deadline = settings.server.default_deadline
@@ -291,7 +302,10 @@ class Worker:
         if self._probing is not None:
             self._probing.cancel()
         self._log.info("draining", calls_in_flight=self._servicer.in_flight)
-        await self._server.drain(notice, self._settings.server.drain_timeout)
+        await asyncio.gather(
+            self._server.drain(notice, self._settings.server.drain_timeout),
+            self._openai.stop(notice),
+        )
         await self._identities.close()
         await self._http.close()
         self._privacy.close()

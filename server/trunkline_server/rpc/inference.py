@@ -8,6 +8,7 @@ from functools import wraps
 from typing import Any, Protocol, TypeVar
 
 import grpc
+from google.protobuf.message import Message
 
 from trunkline import v1
 from trunkline_server.clock import Clock
@@ -39,6 +40,7 @@ SERVICE = "trunkline.v1.InferenceService"
 
 AskedT = TypeVar("AskedT", v1.GenerateRequest, v1.EmbedRequest)
 ResponseT = TypeVar("ResponseT")
+MessageT = TypeVar("MessageT", bound=Message)
 _Handler = Callable[["InferenceServicer", Ticket, bytes, Context], Awaitable[ResponseT]]
 _Rpc = Callable[["InferenceServicer", bytes, Context], Coroutine[Any, Any, ResponseT]]
 
@@ -254,6 +256,30 @@ class InferenceServicer:
                 await asyncio.sleep(0)
         self._door.decided(ticket.operation, len(batch.requests))
         return response
+
+    def read(self, kind: type[MessageT], raw: bytes) -> MessageT:
+        """A request of another service, within the bound of size. Raises INVALID_REQUEST."""
+        return self._requests.parse(kind, raw)
+
+    async def admit(self, operation: str, context: Any) -> Principal:
+        """The caller, who may do `operation`, a permission without its prefix: for what is asked
+        beside the methods. `context` is gRPC's or of its shape. Raises TrunklineError, which the
+        audit trail hears of."""
+        ticket = Ticket(operation, f"{INFERENCE}{operation}", context, self.callers)
+        try:
+            try:
+                caller, _ = self._authenticate(ticket)
+            except KeysPendingError as pending:
+                await self._known_in_time(ticket, pending)
+                caller, _ = self._authenticate(ticket)
+            self._decide(ticket, caller, "")
+        except TrunklineError as error:
+            if self.audit is not None:
+                ticket.record_denial(self.audit, error)
+            raise
+        if self.audit is not None:
+            ticket.record_grant(self.audit, caller)
+        return caller
 
     def _authenticate(self, ticket: Ticket) -> tuple[Principal, CallMetadata]:
         metadata = read_metadata(ticket.context.invocation_metadata(), self._rng)

@@ -11,6 +11,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from trunkline_server.rpc import inference
 from trunkline_server.rpc.reflection import enable_reflection
+from trunkline_server.rpc.schemas import SERVICE as SCHEMA_SERVICE
+from trunkline_server.rpc.schemas import SchemaServicer
 
 # The transport's own limit stands above the router's, so that a request between the two is
 # answered with a typed error and not with the transport's generic one.
@@ -81,17 +83,23 @@ class RpcServer:
         servicer: inference.InferenceServicer,
         options: ServerOptions,
         tls: Callable[[], TlsMaterial] | None = None,
+        *,
+        schemas: SchemaServicer | None = None,
     ) -> None:
         """`tls` gives the material for each handshake, so that a renewed certificate needs no
         restart; None serves plain text."""
         self._tls = tls
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(options=options.channel_arguments())
+        self._services = [inference.SERVICE]
         self._server.add_generic_rpc_handlers((servicer.handlers(),))
+        if schemas is not None:
+            self._services.append(SCHEMA_SERVICE)
+            self._server.add_generic_rpc_handlers((schemas.handlers(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         channelz.add_channelz_servicer(self._server)
         if options.reflection:
-            services = (inference.SERVICE, health.SERVICE_NAME, "grpc.channelz.v1.Channelz")
+            services = (*self._services, health.SERVICE_NAME, "grpc.channelz.v1.Channelz")
             enable_reflection(services, self._server)
 
     async def start(self, address: str) -> int:
@@ -103,7 +111,7 @@ class RpcServer:
                 port = self._server.add_secure_port(address, server_credentials(self._tls))
         except RuntimeError as error:
             raise OSError(f"cannot listen on {address}: {error}") from error
-        for service in ("", inference.SERVICE):
+        for service in ("", *self._services):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         await self._server.start()
         return port

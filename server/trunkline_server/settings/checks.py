@@ -87,23 +87,33 @@ def _server(settings: Settings) -> Iterator[Complaint]:
     tls = server.tls
     if tls is not None and tls.require_client_cert and tls.client_ca is None:
         yield "server.tls.require_client_cert", "needs client_ca, which says whose certificates"
-    open_to_others = not _is_loopback(server.listen)
     known_callers = (
         settings.keys or settings.issuers or settings.certificates or "keys" in settings.state.owns
     )
-    if open_to_others and not known_callers and not server.allow_unauthenticated:
-        yield (
-            "server.listen",
-            f"other machines reach {server.listen} and no keys are configured; add keys, issuers "
-            "or certificates, listen on 127.0.0.1, or set server.allow_unauthenticated: true",
-        )
-    if server.ops_listen == server.listen:
-        yield "server.ops_listen", f"is the same address as server.listen, {server.listen}"
+    for name in ("listen", "openai_listen"):
+        address = getattr(server, name)
+        if not address or _is_loopback(address):
+            continue
+        if not known_callers and not server.allow_unauthenticated:
+            yield (
+                f"server.{name}",
+                f"other machines reach {address} and no keys are configured; add keys, issuers "
+                "or certificates, listen on 127.0.0.1, or set server.allow_unauthenticated: true",
+            )
+    if server.workers > 1 and server.openai_listen.endswith(":0"):
+        yield "server.openai_listen", "needs a port, which the workers share"
+    taken: dict[str, str] = {}
+    for name in ("listen", "ops_listen", "openai_listen"):
+        address = getattr(server, name)
+        if address in taken:
+            yield f"server.{name}", f"is the same address as server.{taken[address]}, {address}"
+        if address and not address.endswith(":0"):
+            taken[address] = name
 
 
 def _admin(settings: Settings) -> Iterator[Complaint]:
     server, address = settings.server, settings.admin_address
-    for name in ("listen", "ops_listen"):
+    for name in ("listen", "ops_listen", "openai_listen"):
         if address and address == getattr(server, name) and not address.endswith(":0"):
             yield "server.admin_listen", f"is the same address as server.{name}, {address}"
     if server.admin_listen not in {"", "auto"} and settings.state.database is None:

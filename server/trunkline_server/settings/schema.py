@@ -63,6 +63,8 @@ class ServerSettings:
     admin_listen: Annotated[str, admin_address] = "auto"
     # Processes that share the port.
     workers: Annotated[int, read.integer(1, 256)] = 1
+    # Where the OpenAI-compatible face is served over HTTP, such as 127.0.0.1:8080. `off`: nowhere.
+    openai_listen: Annotated[str, read.address_or_off] = ""
     # None: plain text.
     tls: Annotated[TlsSettings | None, record(TlsSettings)] = None
     # Allows an address that other machines reach while no keys are configured.

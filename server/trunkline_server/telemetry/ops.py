@@ -1,7 +1,8 @@
-"""The operators' HTTP server: /metrics, /healthz, /readyz."""
+"""The operators' HTTP server: /metrics, /healthz, /readyz, and documents."""
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
@@ -25,9 +26,10 @@ class OpsServer:
         unready: Callable[[], str | None],
         notes: Callable[[], Mapping[str, str]] = dict,
         fatal: Collection[str] = (),
+        documents: Mapping[str, Callable[[], str]] = MappingProxyType({}),
     ) -> None:
         """`registry` is asked at each scrape, since the registry over several processes' files
-        has to be made anew each time."""
+        has to be made anew each time. `documents` are texts by their paths."""
         self._registry = registry
         self._unready = unready
         self._notes = notes
@@ -36,6 +38,9 @@ class OpsServer:
         application.router.add_get("/metrics", self._metrics)
         application.router.add_get("/healthz", self._healthz)
         application.router.add_get("/readyz", self._readyz)
+        self._documents = documents
+        for path in documents:
+            application.router.add_get(path, self._document)
         self._runner = web.AppRunner(
             application, access_log=None, handle_signals=False, shutdown_timeout=1.0
         )
@@ -71,3 +76,8 @@ class OpsServer:
         if amiss:
             body["degraded"] = list(amiss.values())
         return web.json_response(body | dict(self._notes()), status=200 if reason is None else 503)
+
+    async def _document(self, request: web.Request) -> web.Response:
+        # The first to ask waits for it to be made; calls do not wait.
+        text = await asyncio.to_thread(self._documents[request.path])
+        return web.Response(text=text, content_type="application/yaml")
