@@ -27,6 +27,7 @@ from trunkline_server.telemetry.logs import CallLog, Redaction
 from trunkline_server.telemetry.metrics import CallMetrics, Metrics
 from trunkline_server.telemetry.observers import Observers
 from trunkline_server.telemetry.tracing import CallTracer, otlp_processor, tracer_provider
+from trunkline_server.upstream.framing import framing_of
 
 
 def build_table(
@@ -54,6 +55,7 @@ def build_table(
             connect_timeout=endpoint.connect_timeout,
             header_timeout=endpoint.header_timeout,
             max_body_bytes=endpoint.max_body_bytes,
+            framing=framing_of(DIALECTS[endpoint.dialect]),
         )
         for name, endpoint in compiled.endpoints.items()
     }

@@ -24,8 +24,8 @@ from trunkline_server.engine.table import Endpoint
 from trunkline_server.errors import TrunklineError, UpstreamError
 from trunkline_server.providers.codec import StreamDecoder, WireRequest
 from trunkline_server.routing.snapshot import Deployment
+from trunkline_server.upstream.framing import Framing
 from trunkline_server.upstream.http import HttpStream
-from trunkline_server.upstream.sse import SseParser
 
 Opening = Callable[[Deployment, str], v1.StreamStart]
 SendDelta = Callable[[v1.StreamDelta], Awaitable[None]]
@@ -104,7 +104,7 @@ class StreamLoop:
             hedged=hedged,
             ticket=ticket,
         )
-        answer = _Answer(attempt, codec.stream_decoder())
+        answer = _Answer(attempt, codec.stream_decoder(), endpoint.framing())
         remaining = self._call.deadline - attempt.started
         patience = _Patience(remaining, self._policy.first_byte_timeout, self._left)
         with answer.settled(patience):
@@ -189,14 +189,14 @@ class StreamLoop:
 class _Answer:
     """One streamed attempt: what has come of it, and what of that is not yet sent."""
 
-    def __init__(self, attempt: Attempt, decoder: StreamDecoder) -> None:
+    def __init__(self, attempt: Attempt, decoder: StreamDecoder, parser: Framing) -> None:
         self.attempt = attempt
         self.decoder = decoder
         self._chunks: AsyncIterator[bytes] | None = None
         self.unsent: list[v1.StreamDelta] = []
         self.sent_chars = 0
         self.end: v1.StreamEnd | None = None
-        self._parser = SseParser()
+        self._parser = parser
         self._response: HttpStream | None = None
 
     def opened(self, response: HttpStream) -> None:

@@ -7,6 +7,8 @@ from trunkline_server.engine.ports import Caller, Credential, Headers
 from trunkline_server.providers.codec import Codec, CodecTarget
 from trunkline_server.routing.health import HealthTable
 from trunkline_server.routing.snapshot import Deployment, Snapshot
+from trunkline_server.upstream.framing import Framing
+from trunkline_server.upstream.sse import SseParser
 
 # Passed-through model ids and callers are unbounded in number; what is remembered of them
 # is not.
@@ -34,7 +36,8 @@ class FixedCredential:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """How to reach one provider. `credential` gives the headers of every request."""
+    """How to reach one provider. `credential` gives the headers of every request, `framing` the
+    parser of a streamed answer's bytes."""
 
     provider: str
     codec: Codec
@@ -43,6 +46,7 @@ class Endpoint:
     connect_timeout: float = 5.0
     header_timeout: float = 600.0
     max_body_bytes: int = 64 * 1024 * 1024
+    framing: Callable[[], Framing] = SseParser
 
 
 @dataclass(frozen=True, slots=True)

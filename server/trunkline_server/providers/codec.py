@@ -51,9 +51,10 @@ class StreamDecoder(Protocol):
     usage: v1.Usage
 
     def feed(self, event: str, data: bytes) -> Sequence[v1.StreamDelta]:
-        """The deltas that one server-sent event gives, often one, possibly none.
+        """The deltas that one event gives, often one, possibly none.
 
-        `event` is the event's name, empty when it has none; `data` is its joined data lines.
+        `event` is the event's name, empty when it has none; `data` is its data: of a server-sent
+        event its joined data lines.
 
         Raises UpstreamError for an error the vendor reports inside the stream
         (http_status 200) and, as BAD_PROVIDER_RESPONSE, for an event that makes no sense.
@@ -71,6 +72,9 @@ class StreamDecoder(Protocol):
 
 class Codec(Protocol):
     """One dialect. Instances are stateless and shared.
+
+    A dialect whose streams are not server-sent events says so by an attribute `framing`, the name
+    of one of the framings of `upstream.framing`; its decoders are fed that framing's events.
 
     What a dialect may do beyond this are protocols of their own: it does what it has the
     methods for, and `faculties` tells which these are when a routing table is made.
