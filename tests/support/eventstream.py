@@ -28,9 +28,7 @@ def _header(name: str, value: str | bytes | int | bool) -> bytes:
 
 
 def event(name: str, payload: bytes) -> bytes:
-    return message(
-        {":event-type": name, ":content-type": JSON, ":message-type": "event"}, payload
-    )
+    return message({":event-type": name, ":content-type": JSON, ":message-type": "event"}, payload)
 
 
 def exception(name: str, payload: bytes) -> bytes:

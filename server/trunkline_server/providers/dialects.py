@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 
 from trunkline_server.providers.anthropic_messages import AnthropicMessagesCodec
+from trunkline_server.providers.bedrock import BedrockCodec
 from trunkline_server.providers.codec import Codec
 from trunkline_server.providers.gemini import GeminiCodec
 from trunkline_server.providers.openai_chat import OpenAIChatCodec
 
 DIALECTS: Mapping[str, Codec] = {
-    codec.dialect: codec for codec in (OpenAIChatCodec(), AnthropicMessagesCodec(), GeminiCodec())
+    codec.dialect: codec
+    for codec in (OpenAIChatCodec(), AnthropicMessagesCodec(), GeminiCodec(), BedrockCodec())
 }

@@ -1,0 +1,183 @@
+"""Every recorded answer of the Bedrock runtime loses nothing."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import zip_longest
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+
+from tests.corpus.bedrock_reader import Reading, read_answer, read_stream
+from tests.support.corpus import Exchange, exchanges
+from tests.support.splits import every_way
+from trunkline import v1
+from trunkline.assemble import MessageAssembler
+from trunkline_server.errors import UpstreamError
+from trunkline_server.providers.bedrock import BedrockCodec
+from trunkline_server.upstream.eventstream import EventStreamParser
+
+CODEC = BedrockCodec()
+
+# The vendor's words and what they must mean, from the contract's comments.
+FINISH_REASONS = {
+    "end_turn": v1.FINISH_REASON_STOP,
+    "stop_sequence": v1.FINISH_REASON_STOP,
+    "max_tokens": v1.FINISH_REASON_LENGTH,
+    "tool_use": v1.FINISH_REASON_TOOL_CALLS,
+    "guardrail_intervened": v1.FINISH_REASON_CONTENT_FILTER,
+    "content_filtered": v1.FINISH_REASON_CONTENT_FILTER,
+}
+
+
+def recordings() -> Iterator[tuple[str, str, Exchange]]:
+    """Each exchange with its operation and its model."""
+    for exchange in exchanges():
+        if exchange.provider == "bedrock":
+            model, _, operation = unquote(exchange.path).removeprefix("/model/").rpartition("/")
+            yield operation, model, exchange
+
+
+def _decoded(operation: str, body: bytes) -> Iterator[tuple[str, Reading]]:
+    """What the codec makes of an answer, in each way its bytes may arrive."""
+    if operation == "converse":
+        response = v1.GenerateResponse()
+        CODEC.decode_generate(body, response)
+        yield "whole", _reading(response, response.message)
+        return
+    for way, pieces in every_way(body):
+        parser = EventStreamParser()
+        decoder = CODEC.stream_decoder()
+        assembler = MessageAssembler()
+        highest = -1
+        events = [event for piece in pieces for event in parser.feed(piece)]
+        for name, data in [*events, *parser.finish()]:
+            for delta in decoder.feed(name, data):
+                assert delta.part_index <= highest + 1, "a part index that leaves a gap"
+                highest = max(highest, delta.part_index)
+                assembler.add(delta)
+        end = decoder.finish()
+        assert decoder.usage == end.usage
+        yield way, _reading(end, assembler.message())
+
+
+def _reading(answer: v1.GenerateResponse | v1.StreamEnd, message: v1.Message) -> Reading:
+    assert message.role == v1.ROLE_ASSISTANT
+    assert answer.finish_reason == FINISH_REASONS[answer.vendor_finish_reason]
+    usage = answer.usage
+    assert answer.HasField("usage") == (usage.source == v1.USAGE_SOURCE_PROVIDER)
+    counts = (
+        usage.input_tokens,
+        usage.output_tokens,
+        usage.cached_input_tokens,
+        usage.cache_write_tokens,
+    )
+    calls = [part.tool_call for part in message.parts if part.HasField("tool_call")]
+    return Reading(
+        stop_reason=answer.vendor_finish_reason,
+        parts=tuple(_part(part) for part in message.parts),
+        argument_texts=tuple(call.arguments_json for call in calls),
+        usage=counts if answer.HasField("usage") else (),
+        findings=frozenset(
+            (
+                found.subject == v1.FILTER_SUBJECT_PROMPT,
+                found.category,
+                found.severity,
+                found.detected,
+                found.filtered,
+            )
+            for found in answer.filter_findings
+        ),
+    )
+
+
+def _part(part: v1.Part) -> tuple[Any, ...]:
+    kind = part.WhichOneof("kind")
+    if kind == "text":
+        return ("text", part.text)
+    if kind == "tool_call":
+        call = part.tool_call
+        try:
+            arguments = json.loads(call.arguments_json)
+        except ValueError:
+            arguments = None
+        return ("tool", call.id, call.name, arguments)
+    assert kind == "reasoning"
+    if part.reasoning.redacted_data:
+        return ("redacted", part.reasoning.redacted_data)
+    return ("reasoning", part.reasoning.text, part.signature.value)
+
+
+def _problem(operation: str, exchange: Exchange) -> str:
+    """What differs from the independent reading; empty when nothing does."""
+    read = read_answer if operation == "converse" else read_stream
+    expected = read(exchange.response)
+    try:
+        for way, reading in _decoded(operation, exchange.response):
+            texts = zip_longest(reading.argument_texts, expected.argument_texts)
+            unspelled = tuple(text if spelled else "" for text, spelled in texts)
+            if replace(reading, argument_texts=unspelled) != expected:
+                return f"{way}: {reading} is not {expected}"
+    except UpstreamError as error:
+        return f"refused: {error.message}"
+    return ""
+
+
+def test_nothing_is_lost(capsys: pytest.CaptureFixture[str]) -> None:
+    seen: Counter[str] = Counter()
+    lossless: Counter[str] = Counter()
+    streamed: Counter[str] = Counter()
+    errors: Counter[str] = Counter()
+    failures: dict[str, str] = {}
+    for operation, model, exchange in recordings():
+        if not operation.startswith("converse"):
+            continue
+        row = f"{_family(model)} {operation}"
+        seen[row] += 1
+        if exchange.status != 200:
+            errors[row] += 1
+            continue
+        streamed[row] += exchange.stream
+        problem = _problem(operation, exchange)
+        if problem:
+            failures[exchange.origin] = problem
+        else:
+            lossless[row] += 1
+    with capsys.disabled():
+        print(f"\n{'model and operation':50} exchanges lossless streamed errors")
+        for row in sorted(seen):
+            counts = f"{seen[row]:9} {lossless[row]:8} {streamed[row]:8} {errors[row]:6}"
+            print(f"{row:50} {counts}")
+    assert seen.total() > 100
+    assert not failures
+
+
+def _family(model: str) -> str:
+    """The vendor's name in a model's id, which may stand behind a region or in an ARN."""
+    name = model.rpartition("/")[2]
+    for vendor in ("amazon", "anthropic", "ai21", "cohere", "meta", "mistral", "openai"):
+        if f"{vendor}." in name:
+            return vendor
+    return "unknown"
+
+
+# Only these were ever recorded; their meaning is read off by hand.
+ERRORS = {
+    "ValidationException": v1.ERROR_REASON_MODEL_NOT_FOUND,  # "model identifier is invalid"
+    "AccessDeniedException": v1.ERROR_REASON_AUTHORIZATION,
+    "InvalidSignatureException": v1.ERROR_REASON_AUTHENTICATION,
+}
+
+
+def test_recorded_errors_are_classified() -> None:
+    found = [exchange for _, _, exchange in recordings() if exchange.status != 200]
+    assert len(found) > 10
+    for exchange in found:
+        kind = exchange.headers["x-amzn-errortype"].partition(":")[0]
+        error = CODEC.decode_error(exchange.status, exchange.headers, exchange.response)
+        assert error.reason == ERRORS[kind], exchange.origin
+        assert error.http_status == exchange.status
+        assert error.message == json.loads(exchange.response)["message"]
+        assert error.provider_request_id == exchange.headers["x-amzn-requestid"]
