@@ -58,6 +58,7 @@ _CONTEXT = (
     "input tokens exceed",
     "maximum input token",
 )
+_FILTERED = ("content filtering policy",)
 _NO_MODEL = (
     "model identifier is invalid",
     "on-demand throughput isn",
@@ -155,6 +156,8 @@ def _by_words(reason: v1.ErrorReason.ValueType, words: str) -> v1.ErrorReason.Va
     if reason == v1.ERROR_REASON_INVALID_REQUEST:
         if any(phrase in words for phrase in _CONTEXT):
             return v1.ERROR_REASON_CONTEXT_LENGTH_EXCEEDED
+        if any(phrase in words for phrase in _FILTERED):
+            return v1.ERROR_REASON_CONTENT_FILTER
         if any(phrase in words for phrase in _NO_MODEL):
             return v1.ERROR_REASON_MODEL_NOT_FOUND
     # "Too many tokens per day, please wait before trying again."

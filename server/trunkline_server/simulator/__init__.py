@@ -7,8 +7,10 @@
 | `/openai/v1` | chat completions, embeddings, models | `Authorization: Bearer` |
 | `/anthropic` | `v1/messages`, its `count_tokens`, models | `x-api-key`, or as a bearer |
 | `/gemini/v1beta`, `/gemini/v1` | content, embeddings, token counts, models | `x-goog-api-key` |
+| `/bedrock` | Converse, ConverseStream, InvokeModel of vectors | SigV4, or a bearer |
 
-Any key is good but "invalid". Answers say that they are simulated and repeat what they were
+Any key is good but "invalid"; SigV4's secret is "simulated-secret", and a session token is good
+but "expired". Answers say that they are simulated and repeat what they were
 asked; the model that answers is always named `sim-…`. "call NAME" or "call A and B" in the
 last user text gives calls of those tools, with arguments that satisfy their schemas.
 

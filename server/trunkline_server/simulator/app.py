@@ -9,6 +9,7 @@ import orjson
 from aiohttp import web
 
 from trunkline_server.simulator.anthropic import Anthropic
+from trunkline_server.simulator.bedrock import Bedrock
 from trunkline_server.simulator.counters import Counters
 from trunkline_server.simulator.course import Course, State
 from trunkline_server.simulator.dialect import Dialect, Endpoint
@@ -79,7 +80,7 @@ def create_app(state: State) -> web.Application:
     route = app.router.add_route
     route("GET", "/sim/calls", partial(_calls, state=state))
     route("POST", "/sim/reset", partial(_reset, state=state))
-    dialects: tuple[Dialect, ...] = (OpenAI(), Anthropic(), Gemini())
+    dialects: tuple[Dialect, ...] = (OpenAI(), Anthropic(), Gemini(), Bedrock())
     for dialect in dialects:
         for endpoint in dialect.endpoints:
             run = partial(_run, state=state, dialect=dialect, endpoint=endpoint)

@@ -83,7 +83,7 @@ class Course:
 
     async def _answer(self, endpoint: Endpoint) -> web.StreamResponse:
         try:
-            call, words = await self._read()
+            call, words = await self._read(endpoint)
             return await self._perform(call, words, endpoint)
         except VendorError as refusal:
             error = self._dialect.error(refusal, self._request)
@@ -98,12 +98,15 @@ class Course:
     def _headers(self) -> dict[str, str]:
         return self._dialect.headers(self._number, self._quota)
 
-    async def _read(self) -> tuple[Call, str]:
+    async def _read(self, endpoint: Endpoint) -> tuple[Call, str]:
         """The call, and the words by which its script is told from others."""
         request, dialect, state = self._request, self._dialect, self._state
         key = dialect.key(request)
+        raw = await request.read()
+        if endpoint.verify is not None:
+            endpoint.verify(request, raw)
         try:
-            body = orjson.loads(await request.read())
+            body = orjson.loads(raw)
         except orjson.JSONDecodeError:
             raise VendorError("invalid", "The request body is not valid JSON.") from None
         if not isinstance(body, dict):
@@ -147,8 +150,7 @@ class Course:
         # What the caller sees of a broken answer is not told by its status.
         self._broken = fault not in {"", "filter"}
         if fault in EARLY_FAULTS:
-            reply_type = "text/event-stream" if _streams(call) else "application/json"
-            return await fail_early(request, fault, reply_type, self._headers())
+            return await fail_early(request, fault, _reply_type(call), self._headers())
         call.filtered = fault == "filter"
         reply = endpoint.run(call)
         if fault in MIDSTREAM_FAULTS:
@@ -172,8 +174,11 @@ def _refuse(script: Script) -> None:
         raise VendorError(kind, status=script.status, retry_after=retry_after)
 
 
-def _streams(call: Call) -> bool:
-    return call.body.get("stream") is True or call.query.get("alt") == "sse"
+def _reply_type(call: Call) -> str:
+    if call.operation == "converse-stream":
+        return "application/vnd.amazon.eventstream"
+    streams = call.body.get("stream") is True or call.query.get("alt") == "sse"
+    return "text/event-stream" if streams else "application/json"
 
 
 def _script_of(query: Any) -> str:

@@ -86,10 +86,12 @@ class ErrorReply:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One path of a dialect. `run` raises VendorError."""
+    """One path of a dialect. `run` raises VendorError, and so does `verify`, which is given the
+    request and its body as they came, for vendors whose callers sign them."""
 
     path: str
     run: Callable[[Call], Reply]
+    verify: Callable[[web.BaseRequest, bytes], None] | None = None
 
 
 class Dialect(Protocol):

@@ -141,3 +141,20 @@ GEMINI_PART = frozenset(
         "videoMetadata",
     ]
 )
+BEDROCK_CONVERSE = frozenset(
+    [
+        "additionalModelRequestFields",
+        "additionalModelResponseFieldPaths",
+        "guardrailConfig",
+        "inferenceConfig",
+        "messages",
+        "outputConfig",
+        "performanceConfig",
+        "promptVariables",
+        "requestMetadata",
+        "serviceTier",
+        "system",
+        "toolConfig",
+    ]
+)
+BEDROCK_INFERENCE = frozenset(["maxTokens", "stopSequences", "temperature", "topP"])

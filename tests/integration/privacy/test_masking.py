@@ -166,10 +166,15 @@ async def test_a_label_that_is_not_configured_is_refused_by_its_field(
     assert upstream.bodies == []
 
 
-@pytest.mark.parametrize("dialect", ["openai", "anthropic", "gemini"])
+@pytest.mark.parametrize("dialect", ["openai", "anthropic", "gemini", "bedrock"])
 async def test_every_dialect_gives_back_what_it_was_given(dialect: str) -> None:
     async with Simulator(port=0) as simulator:
-        base = {"openai": "/openai/v1", "anthropic": "/anthropic", "gemini": "/gemini/v1beta"}
+        base = {
+            "openai": "/openai/v1",
+            "anthropic": "/anthropic",
+            "gemini": "/gemini/v1beta",
+            "bedrock": "/bedrock",
+        }
         config = (
             f"providers: {{vendor: {{kind: {dialect}, base_url: '{simulator.url}{base[dialect]}', "
             "api_key: 'env:TEST_KEY'}}\nprivacy: {}"

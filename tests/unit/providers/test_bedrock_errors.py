@@ -94,6 +94,11 @@ def test_types(by: str, status: int, kind: str, reason: v1.ErrorReason.ValueType
             v1.ERROR_REASON_MODEL_NOT_FOUND,
         ),
         (
+            "ValidationException",
+            "The model returned the following errors: Output blocked by content filtering policy",
+            v1.ERROR_REASON_CONTENT_FILTER,
+        ),
+        (
             "ThrottlingException",
             "Too many tokens, please wait before trying again.",
             v1.ERROR_REASON_RATE_LIMIT,
