@@ -1,22 +1,29 @@
 """Every recorded answer of the Bedrock runtime loses nothing."""
 
+import gzip
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cache
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import pytest
+from botocore.model import ServiceModel
 
 from tests.corpus.bedrock_reader import Reading, read_answer, read_stream
-from tests.support.corpus import Exchange, exchanges
+from tests.golden import bedrock as golden
+from tests.golden.bedrock.botocore_oracle import check_call
+from tests.support.corpus import Exchange, corpus_dir, exchanges
 from tests.support.splits import every_way
 from trunkline import v1
 from trunkline.assemble import MessageAssembler
 from trunkline_server.errors import UpstreamError
 from trunkline_server.providers.bedrock import BedrockCodec
+from trunkline_server.providers.codec import WireRequest
 from trunkline_server.upstream.eventstream import EventStreamParser
 
 CODEC = BedrockCodec()
@@ -32,17 +39,48 @@ FINISH_REASONS = {
 }
 
 
-def recordings() -> Iterator[tuple[str, str, Exchange]]:
-    """Each exchange with its operation and its model."""
-    for exchange in exchanges():
-        if exchange.provider == "bedrock":
-            model, _, operation = unquote(exchange.path).removeprefix("/model/").rpartition("/")
-            yield operation, model, exchange
+# Recordings that are not read, with the reason why.
+EXCEPTIONS: dict[str, str] = {}
+
+_KINDS = {"converse": "json", "converse-stream": "frames"}
 
 
-def _decoded(operation: str, body: bytes) -> Iterator[tuple[str, Reading]]:
+@dataclass(frozen=True)
+class Recording:
+    """One recorded answer; `kind` is "json" or "frames", or empty for InvokeModel's answers,
+    which are in the models' own dialects."""
+
+    origin: str
+    operation: str
+    model: str
+    kind: str
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+@cache
+def recordings() -> tuple[Recording, ...]:
+    """Every recorded answer of the runtime."""
+    return tuple(_recording(each) for each in exchanges() if each.provider == "bedrock")
+
+
+def _recording(exchange: Exchange) -> Recording:
+    model, _, operation = unquote(exchange.path).removeprefix("/model/").rpartition("/")
+    return Recording(
+        exchange.origin,
+        operation,
+        model,
+        _KINDS.get(operation, ""),
+        exchange.status,
+        exchange.headers,
+        exchange.response,
+    )
+
+
+def _decoded(kind: str, body: bytes) -> Iterator[tuple[str, Reading]]:
     """What the codec makes of an answer, in each way its bytes may arrive."""
-    if operation == "converse":
+    if kind == "json":
         response = v1.GenerateResponse()
         CODEC.decode_generate(body, response)
         yield "whole", _reading(response, response.message)
@@ -110,12 +148,12 @@ def _part(part: v1.Part) -> tuple[Any, ...]:
     return ("reasoning", part.reasoning.text, part.signature.value)
 
 
-def _problem(operation: str, exchange: Exchange) -> str:
+def _problem(recording: Recording) -> str:
     """What differs from the independent reading; empty when nothing does."""
-    read = read_answer if operation == "converse" else read_stream
-    expected = read(exchange.response)
+    read = read_answer if recording.kind == "json" else read_stream
+    expected = read(recording.body)
     try:
-        for way, reading in _decoded(operation, exchange.response):
+        for way, reading in _decoded(recording.kind, recording.body):
             texts = zip_longest(reading.argument_texts, expected.argument_texts)
             unspelled = tuple(text if spelled else "" for text, spelled in texts)
             if replace(reading, argument_texts=unspelled) != expected:
@@ -131,18 +169,18 @@ def test_nothing_is_lost(capsys: pytest.CaptureFixture[str]) -> None:
     streamed: Counter[str] = Counter()
     errors: Counter[str] = Counter()
     failures: dict[str, str] = {}
-    for operation, model, exchange in recordings():
-        if not operation.startswith("converse"):
+    for recording in recordings():
+        if not recording.kind:
             continue
-        row = f"{_family(model)} {operation}"
+        row = f"{_family(recording.model)} {recording.operation}"
         seen[row] += 1
-        if exchange.status != 200:
+        if recording.status != 200:
             errors[row] += 1
             continue
-        streamed[row] += exchange.stream
-        problem = _problem(operation, exchange)
+        streamed[row] += recording.kind == "frames"
+        problem = _problem(recording)
         if problem:
-            failures[exchange.origin] = problem
+            failures[recording.origin] = problem
         else:
             lossless[row] += 1
     with capsys.disabled():
@@ -151,7 +189,7 @@ def test_nothing_is_lost(capsys: pytest.CaptureFixture[str]) -> None:
             counts = f"{seen[row]:9} {lossless[row]:8} {streamed[row]:8} {errors[row]:6}"
             print(f"{row:50} {counts}")
     assert seen.total() > 100
-    assert not failures
+    assert failures.keys() == EXCEPTIONS.keys(), failures
 
 
 def _family(model: str) -> str:
@@ -172,12 +210,24 @@ ERRORS = {
 
 
 def test_recorded_errors_are_classified() -> None:
-    found = [exchange for _, _, exchange in recordings() if exchange.status != 200]
+    found = [recording for recording in recordings() if recording.status != 200]
     assert len(found) > 10
-    for exchange in found:
-        kind = exchange.headers["x-amzn-errortype"].partition(":")[0]
-        error = CODEC.decode_error(exchange.status, exchange.headers, exchange.response)
-        assert error.reason == ERRORS[kind], exchange.origin
-        assert error.http_status == exchange.status
-        assert error.message == json.loads(exchange.response)["message"]
-        assert error.provider_request_id == exchange.headers["x-amzn-requestid"]
+    for recording in found:
+        kind = recording.headers["x-amzn-errortype"].partition(":")[0]
+        error = CODEC.decode_error(recording.status, recording.headers, recording.body)
+        assert error.reason == ERRORS[kind], recording.origin
+        assert error.http_status == recording.status
+        assert error.message == json.loads(recording.body)["message"]
+        assert error.provider_request_id == recording.headers["x-amzn-requestid"]
+
+
+def test_golden_requests_follow_the_published_model() -> None:
+    """What the golden files pin is allowed by the service's model as it was published, too, and
+    is what botocore makes of the same parameters by that model."""
+    path = corpus_dir() / "specs" / "bedrock__service-2.json.gz"
+    model = ServiceModel(json.loads(gzip.decompress(path.read_bytes())))
+    paths = sorted((Path(golden.__file__).parent / "requests").glob("*.json"))
+    assert len(paths) > 20
+    for path in paths:
+        call = json.loads(path.read_text())["call"]
+        check_call(WireRequest(call["path"], json.dumps(call["body"]).encode()), model)

@@ -10,7 +10,7 @@ from typing import Protocol
 import pytest
 from prometheus_client import CollectorRegistry
 
-from tests.corpus import test_anthropic, test_gemini, test_openai
+from tests.corpus import test_anthropic, test_bedrock, test_gemini, test_openai
 from tests.perf import pii_figures
 from tests.support.corpus import corpus_dir, exchanges, read_jsonl
 from trunkline import v1
@@ -188,10 +188,12 @@ def test_corpus_figures() -> None:
     openai = [row for row in test_openai.recordings() if row.status == 200]
     anthropic = [row for row in test_anthropic.recordings() if row.status == 200]
     gemini = [row for row in test_gemini.recordings() if row.status == 200 and row.kind != "array"]
+    bedrock = [row for row in test_bedrock.recordings() if row.status == 200 and row.kind]
     assert told == {
         "openai": figures(openai, test_openai.EXCEPTIONS, {"stream"}),
         "anthropic": figures(anthropic, test_anthropic.EXCEPTIONS, {"sse", "frames"}),
         "gemini": figures(gemini, test_gemini.EXCEPTIONS, {"sse"}),
+        "bedrock": figures(bedrock, test_bedrock.EXCEPTIONS, {"frames"}),
     }
     assert f"`openai`, {len({row.host for row in openai})} hosts" in README
 
@@ -292,7 +294,8 @@ PARTS = {
 
 def carries(dialect: str, what: str) -> bool:
     """Whether a codec takes such a request, its flags being the dialect's own."""
-    codec, target = DIALECTS[dialect], CodecTarget("a-model", 1000)
+    # Bedrock's models differ in how vectors are asked for.
+    codec, target = DIALECTS[dialect], CodecTarget("a-model", 1000, {"embed_as": "titan"})
     request = v1.GenerateRequest(
         messages=[v1.Message(role=v1.ROLE_USER, parts=[v1.Part(text="Look.")])]
     )
