@@ -2,6 +2,7 @@
 https://docs.aws.amazon.com/bedrock/latest/APIReference/API_Operations_Amazon_Bedrock_Runtime.html.
 """
 
+import re
 from collections.abc import Mapping
 from urllib.parse import quote
 
@@ -10,20 +11,26 @@ import orjson
 from trunkline import v1
 from trunkline_server.errors import UpstreamError
 from trunkline_server.providers.bedrock_content import DIALECT
-from trunkline_server.providers.bedrock_decode import decode_message
+from trunkline_server.providers.bedrock_decode import SHAPE_ERRORS, decode_message
 from trunkline_server.providers.bedrock_embed import decode_vectors, encode_texts
 from trunkline_server.providers.bedrock_encode import encode_body
-from trunkline_server.providers.bedrock_errors import decode_failure
+from trunkline_server.providers.bedrock_errors import bad_response, decode_failure
+from trunkline_server.providers.bedrock_images import decode_pictures, encode_picture
+from trunkline_server.providers.bedrock_rerank import decode_order, encode_documents
 from trunkline_server.providers.bedrock_stream import BedrockStreamDecoder
 from trunkline_server.providers.codec import CodecTarget, StreamDecoder, WireRequest
 
+# What stands before a model's own id in that of a region's inference profile.
+_REGION = re.compile(r"^[a-z-]+\.(?=[a-z0-9]+\.)")
+
 
 class BedrockCodec:
-    """Translates to and from Converse and ConverseStream, and InvokeModel for vectors.
+    """Translates to and from Converse, ConverseStream and CountTokens, and InvokeModel for
+    vectors, pictures and orders of documents.
 
     The model's id may be a foundation model's, an inference profile's, or the ARN of a
     provisioned, imported or custom model, an inference profile or a prompt router. Flags, all
-    optional; the catalogue sets the first five for the models it knows:
+    optional; the catalogue sets the first eight for the models it knows:
 
     - `family` (str, none): whose words a model has for what Converse has no field for: "claude",
       "nova", "mistral", "cohere", "ai21" or "openai". Without it `top_k`, `seed`, penalties and
@@ -38,6 +45,9 @@ class BedrockCodec:
       that have none.
     - `embed_as` (str, none): what vectors are asked for with: "titan", "titan_v1", "titan_image",
       "cohere" or "cohere_v4"; see bedrock_embed.
+    - `image_as` (str, none): what pictures are asked for with: "titan", "canvas" or "stability";
+      see bedrock_images. `rerank_as` (str, none): likewise orders: "cohere" or "amazon".
+    - `counts_tokens` (bool, False): whether the service counts tokens for the model.
     - `cache_ttl` (str, none): the `ttl` of cache points, "5m" or "1h".
     - `guardrail_id` (str, none), `guardrail_version` (str, "DRAFT"), `guardrail_trace` (str,
       "enabled"), `guardrail_stream_mode` (str, none): the guardrail of every call, which callers
@@ -75,6 +85,52 @@ class BedrockCodec:
     def decode_embed(self, body: bytes, into: v1.EmbedResponse) -> None:
         """See Codec."""
         decode_vectors(body, into)
+
+    def encode_image(self, request: v1.GenerateImageRequest, target: CodecTarget) -> WireRequest:
+        """See ImageCodec."""
+        body = encode_picture(request, target)
+        return WireRequest(path=_path(target, "invoke"), body=orjson.dumps(body))
+
+    def decode_image(
+        self, body: bytes, request: v1.GenerateImageRequest, into: v1.GenerateImageResponse
+    ) -> None:
+        """See ImageCodec."""
+        decode_pictures(body, request, into)
+
+    def encode_rerank(self, request: v1.RerankRequest, target: CodecTarget) -> WireRequest:
+        """See RerankCodec."""
+        body = encode_documents(request, target)
+        return WireRequest(path=_path(target, "invoke"), body=orjson.dumps(body))
+
+    def decode_rerank(
+        self, body: bytes, request: v1.RerankRequest, into: v1.RerankResponse
+    ) -> None:
+        """See RerankCodec."""
+        decode_order(body, request, into)
+
+    def encode_token_count(
+        self, request: v1.CountTokensRequest, target: CodecTarget
+    ) -> WireRequest | None:
+        """See TokenCountCodec. The service counts for foundation models, and not for a region's
+        profile of one, whose model is therefore asked about."""
+        if not target.flags.get("counts_tokens"):
+            return None
+        generate = v1.GenerateRequest(messages=request.messages, tools=request.tools)
+        body = encode_body(generate, target, stream=False)
+        body.pop("guardrailConfig", None)
+        model = _REGION.sub("", target.provider_model.rpartition("/")[2])
+        path = f"/model/{quote(model, safe='')}/count-tokens"
+        return WireRequest(path=path, body=orjson.dumps({"input": {"converse": body}}))
+
+    def decode_token_count(self, body: bytes) -> int:
+        """See TokenCountCodec."""
+        try:
+            count = orjson.loads(body)["inputTokens"]
+        except SHAPE_ERRORS:
+            count = None
+        if type(count) is not int or count < 0:
+            raise bad_response("an answer that holds no count of tokens")
+        return count
 
     def decode_error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
         """See Codec."""

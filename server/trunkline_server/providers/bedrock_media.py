@@ -101,7 +101,7 @@ class MediaBlocks:
         content: bytes | str = file.data if source == "data" else file.uri
         media_type = file.media_type
         if isinstance(content, str) and content.startswith("data:"):
-            declared, content = _inline(content, where)
+            declared, content = inline(content, where)
             media_type = media_type or declared
         kind = media_type.partition("/")[0].strip().lower()
         if kind == "image":
@@ -132,7 +132,7 @@ def _block(
 ) -> Block:
     """A block of bytes, or of the URI of an object in S3."""
     if isinstance(content, str) and content.startswith("data:"):
-        declared, content = _inline(content, where)
+        declared, content = inline(content, where)
         media_type = media_type or declared
     name = formats.get(media_type.partition(";")[0].strip().lower())
     if name is None:
@@ -154,7 +154,7 @@ def _base64(data: bytes) -> orjson.Fragment:
     return orjson.Fragment(b'"%b"' % binascii.b2a_base64(data, newline=False))
 
 
-def _inline(uri: str, where: str) -> tuple[str, bytes]:
+def inline(uri: str, where: str) -> tuple[str, bytes]:
     """The media type and the content of a data URI (RFC 2397)."""
     head, comma, content = uri.removeprefix("data:").partition(",")
     if not comma:

@@ -13,7 +13,12 @@ from botocore.validate import ParamValidator
 
 from trunkline_server.providers.codec import WireRequest
 
-_OPERATIONS = {"converse": "Converse", "converse-stream": "ConverseStream", "invoke": "InvokeModel"}
+_OPERATIONS = {
+    "converse": "Converse",
+    "converse-stream": "ConverseStream",
+    "count-tokens": "CountTokens",
+    "invoke": "InvokeModel",
+}
 
 
 def packaged_model() -> ServiceModel:

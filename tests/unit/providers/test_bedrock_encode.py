@@ -298,3 +298,44 @@ def test_vectors_that_cannot_be_asked_for(
     with pytest.raises(TrunklineError) as caught:
         CODEC.encode_embed(request, CodecTarget("m", None, flags))
     assert caught.value.metadata["field"] == field
+
+
+@pytest.mark.parametrize(
+    ("request_", "form", "field"),
+    [
+        ({}, "", "model"),
+        ({"mask": {"data": "AQID"}}, "titan", "mask"),
+        ({"size": "16:9"}, "titan", "size"),
+        ({"style": "x"}, "titan", "style"),
+        ({"mediaType": "image/jpeg"}, "titan", "media_type"),
+        ({"images": [{"uri": "https://x/a.png"}]}, "titan", "images[0].uri"),
+        ({"images": [{}]}, "titan", "images[0]"),
+        ({"images": [{"data": "AQID"}], "style": "x"}, "canvas", "style"),
+        ({"size": "1024x1024"}, "stability", "size"),
+        ({"quality": "hd"}, "stability", "quality"),
+        ({"count": 2}, "stability", "count"),
+        ({"mediaType": "image/gif"}, "stability", "media_type"),
+        ({"images": [{"data": "AQID"}] * 2}, "stability", "images"),
+        ({"providerOptions": {"prompt": "x"}}, "stability", "provider_options.prompt"),
+    ],
+)
+def test_pictures_that_cannot_be_asked_for(request_: dict[str, Any], form: str, field: str) -> None:
+    request = json_format.ParseDict({"prompt": "a cat", **request_}, v1.GenerateImageRequest())
+    with pytest.raises(TrunklineError) as caught:
+        CODEC.encode_image(request, CodecTarget("m", None, {"image_as": form}))
+    assert caught.value.metadata["field"] == field
+
+
+@pytest.mark.parametrize(
+    ("request_", "form", "field"),
+    [
+        ({}, "", "model"),
+        ({"maxTokensPerDocument": 9}, "cohere", "max_tokens_per_document"),
+        ({"providerOptions": {"query": "x"}}, "amazon", "provider_options.query"),
+    ],
+)
+def test_orders_that_cannot_be_asked_for(request_: dict[str, Any], form: str, field: str) -> None:
+    request = json_format.ParseDict({"query": "q", **request_}, v1.RerankRequest())
+    with pytest.raises(TrunklineError) as caught:
+        CODEC.encode_rerank(request, CodecTarget("m", None, {"rerank_as": form}))
+    assert caught.value.metadata["field"] == field

@@ -64,7 +64,7 @@ STOP = ("messageStop", {"stopReason": "end_turn"})
 
 def test_interleaved_calls_keep_their_arguments() -> None:
     decoder = CODEC.stream_decoder()
-    deltas = []
+    deltas: list[v1.StreamDelta] = []
     for name, body in (
         ("contentBlockStart", {"contentBlockIndex": 1, "start": _call("a")}),
         ("contentBlockStart", {"contentBlockIndex": 2, "start": _call("b")}),
