@@ -11,6 +11,7 @@ from google.protobuf import json_format
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
 from openapi_spec_validator import validate
+from tools.reference import TARGET, reference
 
 from trunkline import v1
 from trunkline_server.contract.comments import comments
@@ -98,6 +99,11 @@ def test_every_name_of_the_contract_has_a_comment() -> None:
     for message in messages().values():
         assert known[message.full_name]
         assert all(known[field.full_name] for field in message.fields)
+
+
+def test_the_reference_is_that_of_the_contract() -> None:
+    """`make generate` writes it; a name without a comment raises."""
+    assert TARGET.read_text("utf-8") == reference()
 
 
 def test_the_json_schema_is_one() -> None:
