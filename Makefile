@@ -15,6 +15,7 @@ BIN := .venv/bin
 TOOLS := .tools
 BUF := $(TOOLS)/buf/node_modules/.bin/buf
 GOOGLEAPIS := $(TOOLS)/googleapis/.stamp
+PORTKEY := $(TOOLS)/portkey/node_modules/@portkey-ai/gateway/build/start-server.js
 GHZ := $(TOOLS)/bin/ghz
 GRPCURL := $(TOOLS)/bin/grpcurl
 GHZ_VERSION := v0.93.0
@@ -116,7 +117,7 @@ proofs: .venv/dev.stamp ## Prove durability and degradation on real servers; ARG
 	@$(BIN)/python -m bench.proofs $(ARGS)
 
 .PHONY: tools
-tools: $(BUF) $(GHZ) $(GRPCURL) ## Install buf, ghz and grpcurl under .tools/.
+tools: $(BUF) $(GHZ) $(GRPCURL) $(PORTKEY) ## Install buf, ghz, grpcurl and Portkey's gateway.
 
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-emit-package trunkline \
@@ -173,6 +174,18 @@ $(BUF): tools/buf/package.json tools/buf/package-lock.json
 # The annotations of HTTP paths, which buf would otherwise fetch from its own registry.
 $(GOOGLEAPIS): .venv/dev.stamp tools/googleapis.py
 	@$(BIN)/python tools/googleapis.py $(dir $@)
+	@touch $@
+
+# The gateway that tests stand before the simulated vendors; they install it by this rule. Newer
+# versions of its @hono/node-server have it fail on every stream, so the lock has an older one.
+.PHONY: portkey
+portkey: $(PORTKEY) ## Install Portkey's gateway under .tools/.
+
+$(PORTKEY): tools/portkey/package.json tools/portkey/package-lock.json
+	@command -v npm >/dev/null || \
+		{ echo "error: npm, which installs Portkey's gateway, was not found" >&2; exit 1; }
+	@mkdir -p $(TOOLS)/portkey && cp $^ $(TOOLS)/portkey/
+	@npm ci --prefix $(TOOLS)/portkey --no-audit --no-fund --ignore-scripts --loglevel error
 	@touch $@
 
 $(GHZ): Makefile

@@ -5,6 +5,7 @@ import base64
 import ssl
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,8 @@ from openai import AsyncOpenAI, OpenAI
 from openai.types import embedding_create_params
 from openai.types.chat import completion_create_params as openai_params
 from pydantic import BaseModel
+from replicate.client import Client as Replicate
+from replicate.exceptions import ModelError, ReplicateError
 
 from trunkline_server.simulator import known_fields
 from trunkline_server.simulator.app import Simulator
@@ -831,3 +834,71 @@ def _thoughts(chunks: list[types.GenerateContentResponse]) -> tuple[str, str]:
             else:
                 text += part.text or ""
     return thoughts, text
+
+
+@contextmanager
+def replicate_at(running: Running, token: str = "r8_test") -> Iterator[Replicate]:
+    """The SDK's client, which leaves its connections to whoever made it."""
+    client = Replicate(api_token=token, base_url=f"{running.url}/replicate", verify=TLS)
+    try:
+        yield client
+    finally:
+        client._client.close()
+
+
+class TestReplicate:
+    """The vendor's SDK makes, follows, streams and cancels simulated predictions."""
+
+    @pytest.fixture
+    def client(self, started: Running) -> Iterator[Replicate]:
+        with replicate_at(started) as client:
+            yield client
+
+    def test_run(self, client: Replicate) -> None:
+        output = client.run("sim/sim-large", input={"prompt": "Say hi."})
+        assert "Say hi." in "".join(output)
+
+    def test_a_prediction_without_waiting(self, client: Replicate) -> None:
+        made = client.models.predictions.create("sim/sim-large", input={"prompt": "hi"}, wait=False)
+        assert made.status != "failed"
+        made.wait()
+        assert made.status == "succeeded"
+        assert made.metrics is not None
+        assert made.metrics["output_token_count"] > 0
+        assert client.predictions.get(made.id).output == made.output
+
+    def test_a_version(self, client: Replicate) -> None:
+        made = client.predictions.create(version="a" * 64, input={"prompt": "hi"}, wait=True)
+        assert (made.status, made.version) == ("succeeded", "a" * 64)
+
+    def test_a_stream(self, client: Replicate) -> None:
+        events = list(client.stream("sim/sim-large", input={"prompt": "Say hi."}))
+        kinds = [event.event.value for event in events]
+        assert kinds[-1] == "done"
+        assert kinds.count("output") > 3
+        assert "Say hi." in "".join(str(event) for event in events)
+
+    def test_a_cancel(self, client: Replicate) -> None:
+        made = client.models.predictions.create(
+            "sim/sim-hang-midstream", input={"prompt": "hi"}, wait=False
+        )
+        made.cancel()
+        assert client.predictions.get(made.id).status == "canceled"
+
+    def test_failing_after_start(self, client: Replicate) -> None:
+        with pytest.raises(ModelError, match="E1001"):
+            client.run("sim/sim-error-midstream", input={"prompt": "hi"})
+
+    @pytest.mark.parametrize(
+        ("model", "token", "status"),
+        [
+            ("sim/sim-large", "invalid", 401),
+            ("sim/sim-error-quota", "r8_test", 402),
+            ("sim/sim-error-model", "r8_test", 404),
+            ("sim/sim-error-context", "r8_test", 422),
+        ],
+    )
+    def test_refusals(self, started: Running, model: str, token: str, status: int) -> None:
+        with replicate_at(started, token) as client, pytest.raises(ReplicateError) as caught:
+            client.run(model, input={"prompt": "hi"})
+        assert caught.value.status == status

@@ -24,6 +24,7 @@ from typing import NoReturn
 
 import pytest
 
+from tests.support import portkey
 from tests.support.postgres_server import PostgresServer, postgres_programs
 from tests.support.redis_server import RedisCluster, RedisSentinel, RedisServer, redis_program
 
@@ -34,6 +35,19 @@ def missing(what: str) -> NoReturn:
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def portkey_gateway() -> Iterator[portkey.PortkeyServer]:
+    """The run's Portkey gateway."""
+    if lacking := portkey.installed():
+        missing(lacking)
+    server = portkey.PortkeyServer()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
 
 
 @pytest.fixture(scope="session")

@@ -18,8 +18,8 @@ from trunkline.admin import v1 as admin
 from trunkline.v1 import inference_service_pb2
 from trunkline_server.app import serve
 from trunkline_server.app.worker import DRAIN_NOTICE
+from trunkline_server.catalogue.extensions import provider_rows
 from trunkline_server.catalogue.models import CAPABILITIES
-from trunkline_server.catalogue.rows import provider_rows
 from trunkline_server.engine.needs import CHARS_PER_TOKEN, TOKENS_PER_MEDIA_PART
 from trunkline_server.errors import CODES, TrunklineError
 from trunkline_server.privacy.examiner import MOST_AT_ONCE
@@ -295,7 +295,7 @@ PARTS = {
 def carries(dialect: str, what: str) -> bool:
     """Whether a codec takes such a request, its flags being the dialect's own."""
     # Bedrock's models differ in how vectors are asked for.
-    codec, target = DIALECTS[dialect], CodecTarget("a-model", 1000, {"embed_as": "titan"})
+    codec, target = DIALECTS[dialect], CodecTarget("owner/a-model", 1000, {"embed_as": "titan"})
     request = v1.GenerateRequest(
         messages=[v1.Message(role=v1.ROLE_USER, parts=[v1.Part(text="Look.")])]
     )

@@ -7,17 +7,20 @@ from opentelemetry.sdk.trace import TracerProvider
 from trunkline_server.app.credentials import Credentials
 from trunkline_server.catalogue.compile import Endpoint as Compiled
 from trunkline_server.catalogue.compile import compile_snapshot
+from trunkline_server.catalogue.extensions import dialects
 from trunkline_server.catalogue.prices import PriceBook
 from trunkline_server.clock import Clock
 from trunkline_server.engine.ports import Observer
 from trunkline_server.engine.probe import Probe
-from trunkline_server.engine.table import Endpoint, FixedCredential, Table
+from trunkline_server.engine.sites import sites_of
+from trunkline_server.engine.table import Endpoint, FixedCredential, Following, Gateway, Table
 from trunkline_server.privacy.redact import redact, redact_but_machines
-from trunkline_server.providers.dialects import DIALECTS
+from trunkline_server.providers.exchange import ExchangeCodec
 from trunkline_server.routing.health import BreakerPolicy, HealthTable
 from trunkline_server.rpc.server import ServerOptions, TlsMaterial
 from trunkline_server.settings import (
     BreakerSettings,
+    GatewaySettings,
     ServerSettings,
     Settings,
     TelemetrySettings,
@@ -49,18 +52,33 @@ def build_table(
     endpoints = {
         name: Endpoint(
             provider=name,
-            codec=DIALECTS[endpoint.dialect],
+            codec=dialects()[endpoint.dialect],
             base_url=endpoint.base_url,
             credential=held.get(name) or _fixed(endpoint),
             connect_timeout=endpoint.connect_timeout,
             header_timeout=endpoint.header_timeout,
             max_body_bytes=endpoint.max_body_bytes,
-            framing=framing_of(DIALECTS[endpoint.dialect]),
+            framing=framing_of(dialects()[endpoint.dialect]),
+            following=_following(endpoint),
+            gateway=_gateway(endpoint.gateway),
         )
         for name, endpoint in compiled.endpoints.items()
     }
     health = HealthTable(compiled.health_names, breaker_policy(settings.routing.breaker), previous)
-    return Table(compiled.snapshot, endpoints, health, compiled.flags_of)
+    return Table(compiled.snapshot, endpoints, health, compiled.flags_of, compiled.headers_of)
+
+
+def _following(endpoint: Compiled) -> Following | None:
+    codec = dialects()[endpoint.dialect]
+    if not isinstance(codec, ExchangeCodec):
+        return None
+    return Following(codec, sites_of(endpoint.base_url, endpoint.follow))
+
+
+def _gateway(headers: GatewaySettings | None) -> Gateway | None:
+    if headers is None:
+        return None
+    return Gateway(headers.request_id, headers.trace_id, headers.cache_status)
 
 
 def _fixed(endpoint: Compiled) -> FixedCredential:

@@ -4,12 +4,12 @@ from typing import NamedTuple
 
 from trunkline import v1
 from trunkline_server.catalogue.compile import Endpoint
+from trunkline_server.catalogue.extensions import dialects
 from trunkline_server.engine.attempt import CREDENTIAL_REFUSED
 from trunkline_server.engine.probe import Probe, is_wrong_path, probe_once
 from trunkline_server.engine.table import Endpoint as EngineEndpoint
 from trunkline_server.engine.table import FixedCredential
 from trunkline_server.errors import UpstreamError
-from trunkline_server.providers.dialects import DIALECTS
 from trunkline_server.secrets.ports import Headers
 from trunkline_server.upstream.http import HttpClient
 
@@ -66,7 +66,7 @@ class Trials:
 def _engine_endpoint(endpoint: Endpoint) -> EngineEndpoint:
     return EngineEndpoint(
         endpoint.name,
-        DIALECTS[endpoint.dialect],
+        dialects()[endpoint.dialect],
         endpoint.base_url,
         FixedCredential(()),
         endpoint.connect_timeout,

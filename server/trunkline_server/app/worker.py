@@ -51,6 +51,9 @@ DRAIN_NOTICE = 1.0
 
 _SECONDS_PER_DAY = 86_400.0
 
+# How long a process that has drained waits for what its calls left to be done. Seconds.
+_ERRANDS_TIMEOUT = 3.0
+
 # How old the metrics may be that a supervisor reads from its workers' files. Seconds.
 _METRICS_AGE = 1.0
 
@@ -306,6 +309,7 @@ class Worker:
             self._server.drain(notice, self._settings.server.drain_timeout),
             self._openai.stop(notice),
         )
+        await self._finish_errands()
         await self._identities.close()
         await self._http.close()
         self._privacy.close()
@@ -315,6 +319,15 @@ class Worker:
             self._metrics_timer.cancel()
         self._metrics.batches.flush()
         self._log.info("stopped")
+
+    async def _finish_errands(self) -> None:
+        """Waits for what calls left to be done, such as work to be called off at a vendor; those
+        that the drain has cut off leave theirs only when they have ended."""
+        clock = self._clock
+        until = clock.monotonic() + _ERRANDS_TIMEOUT
+        while self._servicer.in_flight and clock.monotonic() < until:  # noqa: ASYNC110 - once
+            await asyncio.sleep(0.01)
+        await self._services.errands.settled(until - clock.monotonic())
 
 
 def _fixed(settings: Settings) -> tuple[object, ...]:

@@ -5,9 +5,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from trunkline_server.catalogue.compile import CompiledTable, compile_snapshot
+from trunkline_server.catalogue.extensions import dialects
 from trunkline_server.catalogue.known import known
 from trunkline_server.catalogue.models import model_catalogue
 from trunkline_server.catalogue.prices import PriceBook
+from trunkline_server.providers.dialects import DIALECTS
 from trunkline_server.routing.pricing import Price
 from trunkline_server.routing.snapshot import Deployment
 from trunkline_server.settings import STORED_KINDS, Settings, load, resource_names
@@ -44,6 +46,9 @@ def _report(name: str, settings: Settings, table: CompiledTable, now: float) -> 
     yield f"providers: {len(table.endpoints)}"
     for endpoint in table.endpoints.values():
         yield f"  {endpoint.name}: {endpoint.dialect} at {endpoint.base_url}"
+    own = sorted(dialects().keys() - DIALECTS.keys())
+    if own:
+        yield f"dialects of installed packages: {', '.join(own)}"
     yield f"deployments: {len(snapshot.deployments)}"
     for deployment in snapshot.deployments:
         yield f"  {_deployment(deployment, settings, now)}"

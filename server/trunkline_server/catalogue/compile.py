@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields
 from functools import partial
 
 from trunkline import v1
+from trunkline_server.catalogue.extensions import dialects, provider_rows
 from trunkline_server.catalogue.models import (
     CAPABILITIES,
     UNKNOWN_MODEL,
@@ -12,10 +13,9 @@ from trunkline_server.catalogue.models import (
     model_catalogue,
 )
 from trunkline_server.catalogue.prices import PriceBook
-from trunkline_server.catalogue.rows import ProviderRow, provider_rows
+from trunkline_server.catalogue.rows import ProviderRow
 from trunkline_server.catalogue.version import table_version
 from trunkline_server.providers.codec import OPTIONAL_FACULTIES, faculties
-from trunkline_server.providers.dialects import DIALECTS
 from trunkline_server.routing.pricing import Price, Rates
 from trunkline_server.routing.snapshot import (
     AttemptPolicy,
@@ -30,6 +30,7 @@ from trunkline_server.settings import (
     AttemptSettings,
     BalanceSettings,
     DeploymentSettings,
+    GatewaySettings,
     HedgeSettings,
     PolicySettings,
     PriceSettings,
@@ -65,6 +66,10 @@ class Endpoint:
     connect_timeout: float
     header_timeout: float
     max_body_bytes: int
+    # Hosts that its answers may send the router to, beside its own.
+    follow: tuple[str, ...]
+    # The headers of a gateway before the vendor; None: there is none.
+    gateway: GatewaySettings | None
     probe: ProbeSettings | None
     # What is fetched to try a credential, where no probe is configured.
     probe_path: str
@@ -84,7 +89,8 @@ class CompiledTable:
 
     `health_names` are the names of the health rows, by slot. `flags_of` gives the switches of
     a codec for a provider and a vendor's model id: the endpoint's, and what the model needs
-    besides. Equal tables have equal versions; credentials do not count in the version.
+    besides. `headers_of` are the headers of single deployments, by name. Equal tables have equal
+    versions; credentials do not count in the version.
     """
 
     version: str
@@ -92,6 +98,7 @@ class CompiledTable:
     endpoints: Mapping[str, Endpoint]
     health_names: tuple[str, ...]
     flags_of: Callable[[str, str], Mapping[str, str | int | bool]]
+    headers_of: Mapping[str, Headers]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +156,12 @@ def compile_snapshot(
         for name, members in _members(settings, public).items()
     }
     endpoints = {provider.name: provider.endpoint for provider in providers.values()}
-    version = table_version(deployments, (model_routes, routes), templates, endpoints)
+    headers_of = {
+        deployment_name(row): tuple(row.headers.items())
+        for row in settings.deployments
+        if row.headers
+    }
+    version = table_version(deployments, (model_routes, routes), templates, endpoints, headers_of)
     return CompiledTable(
         version=version,
         snapshot=Snapshot(version, deployments, model_routes, routes, templates, now),
@@ -157,6 +169,7 @@ def compile_snapshot(
         health_names=tuple(row.name for row in deployments)
         + tuple(f"{name}/*" for name in templates),
         flags_of=partial(_flags_of, providers, models),
+        headers_of=headers_of,
     )
 
 
@@ -193,6 +206,8 @@ def _provider(name: str, provider: ProviderSettings, settings: Settings) -> _Pro
         connect_timeout=provider.connect_timeout,
         header_timeout=provider.header_timeout,
         max_body_bytes=settings.server.max_response_bytes,
+        follow=row.follow if provider.follow is None else provider.follow,
+        gateway=row.gateway if provider.gateway is None else provider.gateway,
         probe=provider.probe,
         probe_path=row.probe_path,
     )
@@ -204,7 +219,7 @@ def _provider(name: str, provider: ProviderSettings, settings: Settings) -> _Pro
         region=provider.region or row.region,
         residency=residency,
         price_provider=provider.price_provider or row.price_provider,
-        lacks=OPTIONAL_FACULTIES - faculties(DIALECTS[endpoint.dialect]),
+        lacks=OPTIONAL_FACULTIES - faculties(dialects()[endpoint.dialect]),
     )
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from trunkline_server.catalogue.extensions import provider_rows
 from trunkline_server.catalogue.models import model_catalogue
 from trunkline_server.catalogue.prices import PriceBook
-from trunkline_server.catalogue.rows import provider_rows
 from trunkline_server.settings import (
     ConfigError,
     DeploymentSettings,

@@ -2,8 +2,8 @@
 
 from functools import cache
 
+from trunkline_server.catalogue.extensions import dialects, provider_rows
 from trunkline_server.catalogue.price_table import installed_table
-from trunkline_server.catalogue.rows import provider_rows
 from trunkline_server.settings import Known, ProviderKind
 
 
@@ -15,6 +15,6 @@ def known() -> Known:
         kinds={
             name: ProviderKind(row.dialect, row.base_url, row.env) for name, row in rows.items()
         },
-        dialects=frozenset(row.dialect for row in rows.values()),
+        dialects=frozenset(dialects()),
         price_providers=frozenset(installed_table().provider_ids),
     )

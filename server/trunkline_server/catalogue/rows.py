@@ -7,6 +7,7 @@ from typing import Annotated
 
 from trunkline_server.settings import (
     AuthSettings,
+    GatewaySettings,
     read,
     read_records,
     record,
@@ -31,6 +32,10 @@ class ProviderRow:
     price_provider: Annotated[str, read.text] = ""
     # Switches of the dialect; each codec documents its own.
     flags: Annotated[dict[str, str | int | bool], read.flags] = field(default_factory=dict)
+    # Further hosts that its answers may send the router to; "*.HOST" is all below HOST.
+    follow: Annotated[tuple[str, ...], read.hosts] = ()
+    # The headers of a gateway before vendors.
+    gateway: Annotated[GatewaySettings | None, record(GatewaySettings)] = None
     region: Annotated[str, read.text] = ""
     # Where it processes data. Empty: not promised.
     residency: Annotated[tuple[str, ...], read.words] = ()
@@ -39,8 +44,8 @@ class ProviderRow:
 
 
 @cache
-def provider_rows() -> dict[str, ProviderRow]:
-    """The catalogue's rows by kind. Raises ConfigError for a row that is wrong."""
+def built_in_rows() -> dict[str, ProviderRow]:
+    """The catalogue's own rows by kind. Raises ConfigError for a row that is wrong."""
     return read_rows(resources.files(__package__).joinpath("providers.yaml").read_text("utf-8"))
 
 

@@ -25,6 +25,7 @@ def table_version(
     policies: tuple[Mapping[str, Route], ...],
     templates: Mapping[str, ProviderTemplate],
     endpoints: Mapping[str, _Endpoint],
+    headers_of: Mapping[str, tuple[tuple[str, str], ...]],
 ) -> str:
     """A short hash of all that is routed by, credentials and price functions left out."""
     digest = hashlib.sha256()
@@ -48,6 +49,8 @@ def table_version(
         ]
         left_out = {"headers", "secrets", "render", "probe_path"}
         digest.update(_canonical([*_values(endpoints[name], left_out), names]).encode())
+    if headers_of:
+        digest.update(_canonical(headers_of).encode())
     return digest.hexdigest()[:12]
 
 

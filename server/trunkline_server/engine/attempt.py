@@ -3,12 +3,13 @@
 import asyncio
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from trunkline import v1
 from trunkline_server.clock import Clock
 from trunkline_server.engine.budget import RetryBudget
 from trunkline_server.engine.call import Call
+from trunkline_server.engine.errands import Errands
 from trunkline_server.engine.needs import estimate_usage
 from trunkline_server.engine.ports import (
     Admission,
@@ -19,7 +20,7 @@ from trunkline_server.engine.ports import (
     Observer,
     Ticket,
 )
-from trunkline_server.engine.table import Endpoint, Table
+from trunkline_server.engine.table import Endpoint, Gateway, Table
 from trunkline_server.engine.verdict import Blame, verdict_on
 from trunkline_server.errors import TrunklineError, UpstreamError
 from trunkline_server.providers.codec import WireRequest
@@ -51,6 +52,8 @@ class Services:
     admission: Admission | None = None
     # None: no answers are kept.
     cache: AnswerCache | None = None
+    # What calls leave behind to be done.
+    errands: Errands = field(default_factory=Errands)
 
 
 class Attempt:
@@ -106,8 +109,11 @@ class Attempt:
         self.first_token: float | None = None
         self._health.begin(target.slot, self.started)
 
-    def answered(self, headers: Mapping[str, str]) -> None:
-        """Takes note of what the headers of an answer tell of the vendor's own limits."""
+    def answered(self, headers: Mapping[str, str], gateway: Gateway | None) -> None:
+        """Takes note of what the headers of an answer tell of the vendor's own limits, and of
+        what the gateway before it did, if there is one."""
+        if gateway is not None:
+            gateway.note(headers, self.record)
         if tell_limits(headers):
             quotas = told_quotas(headers, self._services.clock.wall())
             if quotas:
@@ -236,6 +242,8 @@ def http_request(
             *(header for header in headers if header[0] != "content-type"),
             ("content-type", wire.content_type),
         )
+    if endpoint.gateway is not None and endpoint.gateway.request_id:
+        headers = (*headers, (endpoint.gateway.request_id, call.id))
     if call.traceparent:
         headers = (*headers, ("traceparent", call.traceparent))
         if call.tracestate:

@@ -16,11 +16,12 @@ from trunkline_server.engine.attempt import (
     timed_out,
 )
 from trunkline_server.engine.call import Call, Course, Pace
+from trunkline_server.engine.exchange import conversation_of
 from trunkline_server.engine.journey import Journey
 from trunkline_server.engine.needs import estimate_usage
 from trunkline_server.engine.ports import Send
 from trunkline_server.engine.race import race
-from trunkline_server.engine.table import Endpoint
+from trunkline_server.engine.table import Binding
 from trunkline_server.errors import TrunklineError, UpstreamError
 from trunkline_server.providers.codec import StreamDecoder, WireRequest
 from trunkline_server.routing.snapshot import Deployment
@@ -109,9 +110,9 @@ class StreamLoop:
         patience = _Patience(remaining, self._policy.first_byte_timeout, self._left)
         with answer.settled(patience):
             async with patience:
-                refusal = await self._ask(answer, endpoint, wire)
+                refusal = await self._ask(answer, binding, wire)
                 if refusal is not None and attempt.repeats(refusal):
-                    refusal = await self._ask(answer, endpoint, wire)
+                    refusal = await self._ask(answer, binding, wire)
                 if refusal is not None:
                     raise refusal
                 async for chunk in answer.more():
@@ -124,13 +125,20 @@ class StreamLoop:
         return answer
 
     async def _ask(
-        self, answer: "_Answer", endpoint: Endpoint, wire: WireRequest
+        self, answer: "_Answer", binding: Binding, wire: WireRequest
     ) -> UpstreamError | None:
         """Sends the request and waits for the response's headers; gives the vendor's refusal."""
-        request = http_request(endpoint, wire, self._call, answer.attempt.headers)
-        response = await self._services.http.open(request)
+        endpoint, attempt = binding.endpoint, answer.attempt
+        if endpoint.following is None:
+            request = http_request(endpoint, wire, self._call, attempt.headers)
+            response = await self._services.http.open(request)
+        else:
+            conversation = conversation_of(
+                self._services, binding, attempt, self._call, stream=True, seconds=self._left()
+            )
+            response = await conversation.open(wire)
         answer.opened(response)
-        answer.attempt.answered(response.headers)
+        attempt.answered(response.headers, endpoint.gateway)
         if 200 <= response.status < 300:
             return None
         body = await response.read()

@@ -1,10 +1,14 @@
 """The routing table in force: the snapshot, how to reach its providers, and their health."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
+from trunkline import v1
 from trunkline_server.engine.ports import Caller, Credential, Headers
+from trunkline_server.engine.sites import Sites
 from trunkline_server.providers.codec import Codec, CodecTarget
+from trunkline_server.providers.exchange import ExchangeCodec
 from trunkline_server.routing.health import HealthTable
 from trunkline_server.routing.snapshot import Deployment, Snapshot
 from trunkline_server.upstream.framing import Framing
@@ -13,6 +17,10 @@ from trunkline_server.upstream.sse import SseParser
 # Passed-through model ids and callers are unbounded in number; what is remembered of them
 # is not.
 _MEMO_LIMIT = 4096
+# How many versions of a credential are in use at once, and some more.
+_CREDENTIALS_KEPT = 4
+# What a header tells goes into the call's report, which travels in a trailer.
+_TOLD_LENGTH = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +42,69 @@ class FixedCredential:
         return message
 
 
+class WithHeaders:
+    """A credential whose requests carry further headers, in the place of those of the same name."""
+
+    def __init__(self, inner: Credential, further: Headers) -> None:
+        self._inner = inner
+        self._further = further
+        self._names = {name for name, _ in further}
+        # What the inner credential gives, and what became of it: one, or two during a change.
+        self._made: dict[Headers, Headers] = {}
+
+    @property
+    def headers(self) -> Headers:
+        """As Credential.headers."""
+        return self._with(self._inner.headers)
+
+    def refused(self, headers: Headers) -> Headers | None:
+        """As Credential.refused."""
+        other = self._inner.refused(self._without(headers))
+        return None if other is None else self._with(other)
+
+    def redacted(self, message: str, headers: Headers) -> str:
+        """As Credential.redacted."""
+        return self._inner.redacted(message, self._without(headers))
+
+    def _with(self, inner: Headers) -> Headers:
+        made = self._made.get(inner)
+        if made is None:
+            kept = tuple(each for each in inner if each[0] not in self._names)
+            made = kept + self._further
+            if len(self._made) >= _CREDENTIALS_KEPT:
+                del self._made[next(iter(self._made))]
+            self._made[inner] = made
+        return made
+
+    def _without(self, headers: Headers) -> Headers:
+        return next((inner for inner, made in self._made.items() if made == headers), headers)
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """The headers by which a gateway before the vendor is told of calls, and tells of them;
+    empty where it has none."""
+
+    request_id: str = ""
+    trace_id: str = ""
+    cache_status: str = ""
+
+    def note(self, headers: Mapping[str, str], record: v1.Attempt) -> None:
+        """Writes down what an answer's headers tell."""
+        if trace_id := headers.get(self.trace_id):
+            record.gateway_trace_id = trace_id[:_TOLD_LENGTH]
+        if cache_status := headers.get(self.cache_status):
+            record.gateway_cache_status = cache_status[:_TOLD_LENGTH]
+
+
+@dataclass(frozen=True, slots=True)
+class Following:
+    """What is needed where answers take several requests: the codec, and where they may go."""
+
+    codec: ExchangeCodec
+    sites: Sites
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """How to reach one provider. `credential` gives the headers of every request, `framing` the
@@ -47,6 +118,10 @@ class Endpoint:
     header_timeout: float = 600.0
     max_body_bytes: int = 64 * 1024 * 1024
     framing: Callable[[], Framing] = SseParser
+    # None: one request has one answer.
+    following: Following | None = None
+    # None: nothing stands before the vendor.
+    gateway: Gateway | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +145,15 @@ class Table:
         endpoints: Mapping[str, Endpoint],
         health: HealthTable,
         flags_of: Callable[[str, str], Mapping[str, str | int | bool]],
+        headers_of: Mapping[str, Headers] = MappingProxyType({}),
     ) -> None:
-        """`flags_of` gives the codec's switches for a provider and a vendor's model id."""
+        """`flags_of` gives the codec's switches for a provider and a vendor's model id,
+        `headers_of` the further headers of single deployments, by name."""
         self.snapshot = snapshot
         self.endpoints = endpoints
         self.health = health
         self.flags_of = flags_of
+        self._headers_of = headers_of
         self._bindings: dict[str, Binding] = {}
         self._permitted: dict[Caller, frozenset[str] | None] = {}
 
@@ -84,6 +162,8 @@ class Table:
         binding = self._bindings.get(deployment.name)
         if binding is None:
             endpoint = self.endpoints[deployment.provider]
+            if further := self._headers_of.get(deployment.name):
+                endpoint = replace(endpoint, credential=WithHeaders(endpoint.credential, further))
             target = CodecTarget(
                 deployment.provider_model,
                 deployment.max_output_tokens or None,

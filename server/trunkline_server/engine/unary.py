@@ -12,11 +12,12 @@ from trunkline_server.engine.attempt import (
     timed_out,
 )
 from trunkline_server.engine.call import Call, Course
+from trunkline_server.engine.exchange import conversation_of
 from trunkline_server.engine.journey import Journey
 from trunkline_server.engine.limit import within
 from trunkline_server.engine.operations import Operation, RequestT, ResponseT
 from trunkline_server.engine.race import race
-from trunkline_server.engine.table import Endpoint
+from trunkline_server.engine.table import Binding
 from trunkline_server.errors import TrunklineError, UpstreamError
 from trunkline_server.providers.codec import WireRequest
 from trunkline_server.routing.snapshot import Deployment
@@ -93,15 +94,18 @@ class UnaryLoop(Generic[RequestT, ResponseT]):
         if self._policy.attempt_timeout:
             limit = min(limit, self._policy.attempt_timeout)
         try:
-            request = http_request(endpoint, wire, call, attempt.headers)
             more = None if services.cache is None else partial(self._left, attempt)
-            reply = await within(limit, services.http.fetch(request), more)
-            attempt.answered(reply.headers)
+            if endpoint.following is None:
+                request = http_request(endpoint, wire, call, attempt.headers)
+                reply = await within(limit, services.http.fetch(request), more)
+            else:
+                reply = await within(limit, self._converse(attempt, binding, wire, limit), more)
+            attempt.answered(reply.headers, endpoint.gateway)
             if not 200 <= reply.status < 300:
                 refusal = codec.decode_error(reply.status, reply.headers, reply.body)
                 if not attempt.repeats(refusal):
                     raise refusal
-                reply = await self._repeat(attempt, endpoint, wire, limit)
+                reply = await self._repeat(attempt, binding, wire, limit)
             response = self._operation.decode(codec, reply.body, self._request)
         except UpstreamError as error:
             attempt.fail(error)
@@ -127,14 +131,26 @@ class UnaryLoop(Generic[RequestT, ResponseT]):
         return left
 
     async def _repeat(
-        self, attempt: Attempt, endpoint: Endpoint, wire: WireRequest, limit: float
+        self, attempt: Attempt, binding: Binding, wire: WireRequest, limit: float
     ) -> HttpResponse:
         """Sends the request again under the attempt's new headers, in the time that is left."""
-        services = self._services
+        services, endpoint = self._services, binding.endpoint
         left = limit - (services.clock.monotonic() - attempt.started)
-        request = http_request(endpoint, wire, self._call, attempt.headers)
-        reply = await within(left, services.http.fetch(request))
-        attempt.answered(reply.headers)
+        if endpoint.following is None:
+            request = http_request(endpoint, wire, self._call, attempt.headers)
+            reply = await within(left, services.http.fetch(request))
+        else:
+            reply = await within(left, self._converse(attempt, binding, wire, left))
+        attempt.answered(reply.headers, endpoint.gateway)
         if not 200 <= reply.status < 300:
             raise endpoint.codec.decode_error(reply.status, reply.headers, reply.body)
         return reply
+
+    async def _converse(
+        self, attempt: Attempt, binding: Binding, wire: WireRequest, seconds: float
+    ) -> HttpResponse:
+        """The answer of a provider that has to be asked for it again and again."""
+        conversation = conversation_of(
+            self._services, binding, attempt, self._call, stream=False, seconds=seconds
+        )
+        return await conversation.fetch(wire)

@@ -21,7 +21,11 @@ _REASONS: Mapping[int, v1.ErrorReason.ValueType] = {
     413: v1.ERROR_REASON_INVALID_REQUEST,
     415: v1.ERROR_REASON_INVALID_REQUEST,
     422: v1.ERROR_REASON_INVALID_REQUEST,
+    # A service that another one stands on has failed: TGI's model, a gateway's vendor.
+    424: v1.ERROR_REASON_SERVICE_UNAVAILABLE,
     429: v1.ERROR_REASON_RATE_LIMIT,
+    # Portkey: its guardrails have refused.
+    446: v1.ERROR_REASON_CONTENT_FILTER,
     504: v1.ERROR_REASON_TIMEOUT,
     # Cloudflare, which stands before several vendors: the origin did not answer in time.
     522: v1.ERROR_REASON_TIMEOUT,

@@ -7,8 +7,15 @@ from trunkline_server.providers.bedrock import BedrockCodec
 from trunkline_server.providers.codec import Codec
 from trunkline_server.providers.gemini import GeminiCodec
 from trunkline_server.providers.openai_chat import OpenAIChatCodec
+from trunkline_server.providers.replicate import ReplicateCodec
 
 DIALECTS: Mapping[str, Codec] = {
     codec.dialect: codec
-    for codec in (OpenAIChatCodec(), AnthropicMessagesCodec(), GeminiCodec(), BedrockCodec())
+    for codec in (
+        OpenAIChatCodec(),
+        AnthropicMessagesCodec(),
+        GeminiCodec(),
+        BedrockCodec(),
+        ReplicateCodec(),
+    )
 }

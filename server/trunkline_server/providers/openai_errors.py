@@ -51,12 +51,16 @@ _BY_CODE: Mapping[str, v1.ErrorReason.ValueType] = {
     "internal_server_error": v1.ERROR_REASON_SERVICE_UNAVAILABLE,
     "overloaded_error": v1.ERROR_REASON_SERVICE_UNAVAILABLE,
     "service_unavailable": v1.ERROR_REASON_SERVICE_UNAVAILABLE,
+    # TGI, with status 424 and 500.
+    "generation": v1.ERROR_REASON_SERVICE_UNAVAILABLE,
+    "incomplete_generation": v1.ERROR_REASON_SERVICE_UNAVAILABLE,
 }
 # The same for classes of failure so wide that a sentence may say more.
 _BY_WIDE_TYPE: Mapping[str, v1.ErrorReason.ValueType] = {
     "invalid_request_error": v1.ERROR_REASON_INVALID_REQUEST,
     "invalidrequesterror": v1.ERROR_REASON_INVALID_REQUEST,
     "badrequesterror": v1.ERROR_REASON_INVALID_REQUEST,
+    "validation": v1.ERROR_REASON_INVALID_REQUEST,
 }
 # By a sentence, for hosts that send no code. Each names who is known to write so.
 _BY_MESSAGE: tuple[tuple[re.Pattern[str], v1.ErrorReason.ValueType], ...] = tuple(
@@ -64,10 +68,10 @@ _BY_MESSAGE: tuple[tuple[re.Pattern[str], v1.ErrorReason.ValueType], ...] = tupl
     for pattern, reason in (
         (
             # OpenAI, DeepSeek, vLLM, OpenRouter; xAI; Mistral; llama.cpp; Moonshot; Anthropic's
-            # models behind gateways; Together.
+            # models behind gateways; Together; TGI.
             r"maximum (?:context|prompt) length|context (?:length|window)|context_length"
             r"|context size|exceeded model token limit|prompt is too long|input is too long"
-            r"|tokens`? \+ `?max_(?:new_)?tokens",
+            r"|tokens`? \+ `?max_(?:new_)?tokens|`inputs` must have less than",
             v1.ERROR_REASON_CONTEXT_LENGTH_EXCEEDED,
         ),
         (
@@ -190,11 +194,12 @@ class _Report:
                 self.message = text
         if isinstance(document.get("param"), str):
             self.param = document["param"]
-        for name in ("code", "type"):
+        # TGI has a type beside its sentence.
+        for name in ("code", "type", "error_type"):
             code = document.get(name)
             if isinstance(code, str | int):
                 self.codes.append(str(code).lower())
-        for name in ("status_code", "status", "code"):
+        for name in ("status_code", "status", "code", "http_status_code"):
             status = document.get(name)
             if isinstance(status, int) and 400 <= status <= 599 and not self.status:
                 self.status = status

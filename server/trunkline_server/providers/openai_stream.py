@@ -227,6 +227,8 @@ class OpenAIStreamDecoder:
 
     def _call_fragments(self, delta: Json, deltas: list[v1.StreamDelta]) -> None:
         calls = delta.get("tool_calls")
+        if isinstance(calls, dict):
+            calls = [calls]  # TGI's streams, up to its second version.
         for call in calls if isinstance(calls, list) else ():
             if isinstance(call, dict):
                 self._call_fragment(call, deltas)

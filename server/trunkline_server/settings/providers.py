@@ -34,6 +34,18 @@ class ProbeSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GatewaySettings:
+    """`providers.NAME.gateway`: the headers of a gateway, such as Portkey, before the vendors.
+    Empty: it has no such header."""
+
+    # The request header that takes the call's id.
+    request_id: Annotated[str, read.header_name] = ""
+    # The answer's headers that tell its own trace id, and what its cache did.
+    trace_id: Annotated[str, read.header_name] = ""
+    cache_status: Annotated[str, read.header_name] = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderSettings:
     """`providers.NAME`: one vendor endpoint and account. Unset fields come from the kind."""
 
@@ -50,6 +62,11 @@ class ProviderSettings:
     headers: Annotated[dict[str, str | Secret], read.provider_headers] = field(default_factory=dict)
     # Switches of the dialect, for hosts that deviate from it; each codec documents its own.
     flags: Annotated[dict[str, str | int | bool], read.flags] = field(default_factory=dict)
+    # Hosts beside base_url's that answers may name addresses at, such as "*.example.com"; they are
+    # asked over TLS and without credentials. None: the row's.
+    follow: Annotated[tuple[str, ...] | None, read.hosts] = None
+    # A gateway's headers. None: the row's.
+    gateway: Annotated[GatewaySettings | None, record(GatewaySettings)] = None
     # Where the endpoint is, and where it processes data, such as [eu]. Deployments inherit both.
     region: Annotated[str, read.text] = ""
     residency: Annotated[tuple[str, ...] | None, read.words] = None
@@ -127,5 +144,7 @@ class DeploymentSettings:
     max_output_tokens: Annotated[int | None, read.integer(1, 10**9)] = None
     # Replaces the price table's price.
     price: Annotated[PriceSettings | None, _price] = None
+    # Further headers of its requests, in the place of the provider's of the same name; no secrets.
+    headers: Annotated[dict[str, str], read.open_headers] = field(default_factory=dict)
     # False keeps it out of every plan.
     enabled: Annotated[bool, read.boolean] = True

@@ -27,6 +27,8 @@ _INTEGER = re.compile(r"[+-]?[0-9]{1,18}\Z")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?\Z")
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)\Z")
 _SIZE = re.compile(r"([0-9]+)\s*(B|KiB|MiB|GiB|kB|KB|MB|GB)\Z")
+# A name of at least two labels: "*.com" would be anybody.
+_HOST = re.compile(r"(?:\*\.)?(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)+[a-z][a-z0-9-]*", re.ASCII)
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 _HEADER_VALUE = re.compile(r"(?:[!-~](?:[ \t!-~]*[!-~])?)?\Z")
 _HASH = re.compile(r"sha256:[0-9a-fA-F]{64}\Z")
@@ -191,6 +193,15 @@ def words(node: Node, context: Context) -> tuple[str, ...]:
     return tuple(value.lower() for value in texts(node, context))
 
 
+def hosts(node: Node, context: Context) -> tuple[str, ...]:
+    """Names of hosts, in lower case; one that begins with "*." stands for all below it."""
+    found = words(node, context)
+    for value in found:
+        if value and not _HOST.fullmatch(value):
+            context.report(node, f"{value!r} is no host such as example.com or *.example.com")
+    return found
+
+
 def choices(*names: str) -> Reader[tuple[str, ...]]:
     """A list of some words, possibly empty."""
 
@@ -336,6 +347,15 @@ def plain_headers(node: Node, context: Context) -> dict[str, str]:
         for name, value in header_values(node, context).items()
         if not isinstance(value, Secret)
     }
+
+
+def open_headers(node: Node, context: Context) -> dict[str, str]:
+    """The same where secrets have no place."""
+    for name, value in node.entries.items() if node.kind == "map" else ():
+        if is_reference(value.text) or _is_credential(name):
+            context.report(value, "holds a secret; put it among the headers of the provider")
+            return {}
+    return plain_headers(node, context)
 
 
 def _is_credential(header: str) -> bool:

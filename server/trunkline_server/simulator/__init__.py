@@ -6,6 +6,7 @@
 | --- | --- | --- |
 | `/openai/v1` | chat completions, embeddings, models | `Authorization: Bearer` |
 | `/anthropic` | `v1/messages`, its `count_tokens`, models | `x-api-key`, or as a bearer |
+| `/replicate/v1` | predictions, which go on until they are cancelled | `Authorization: Bearer` |
 | `/gemini/v1beta`, `/gemini/v1` | content, embeddings, token counts, models | `x-goog-api-key` |
 | `/bedrock` | Converse, ConverseStream, InvokeModel of vectors | SigV4, or a bearer |
 

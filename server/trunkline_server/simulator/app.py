@@ -16,6 +16,7 @@ from trunkline_server.simulator.dialect import Dialect, Endpoint
 from trunkline_server.simulator.gemini import Gemini
 from trunkline_server.simulator.models import MODELS
 from trunkline_server.simulator.openai import OpenAI
+from trunkline_server.simulator.replicate import Replicate
 from trunkline_server.simulator.script import Script
 from trunkline_server.simulator.vendor_error import VendorError
 
@@ -90,6 +91,7 @@ def create_app(state: State) -> web.Application:
             route("GET", path, tell)
         unknown = partial(_unknown, state=state, dialect=dialect)
         route("*", f"/{dialect.name}{{tail:.*}}", unknown)
+    Replicate(state).add_to(app)
     return app
 
 

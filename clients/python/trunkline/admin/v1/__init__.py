@@ -226,6 +226,7 @@ from trunkline.admin.v1.provider_pb2 import (
     Drain,
     Provider,
     ProviderAuth,
+    ProviderGateway,
     ProviderProbe,
 )
 from trunkline.admin.v1.provider_service_pb2 import (
@@ -579,6 +580,7 @@ __all__ = [
     "Project",
     "Provider",
     "ProviderAuth",
+    "ProviderGateway",
     "ProviderProbe",
     "QueryUsageRequest",
     "QueryUsageResponse",

@@ -26,15 +26,19 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from trunkline.admin.v1 import price_pb2 as trunkline_dot_admin_dot_v1_dot_price__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#trunkline/admin/v1/deployment.proto\x12\x12trunkline.admin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1etrunkline/admin/v1/price.proto\"\xdb\x05\n\nDeployment\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n\x04\x65tag\x18\x02 \x01(\tR\x04\x65tag\x12\x1a\n\x08revision\x18\x03 \x01(\x03R\x08revision\x12;\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\x12\x1a\n\x08provider\x18\n \x01(\tR\x08provider\x12\x14\n\x05model\x18\x0b \x01(\tR\x05model\x12\x16\n\x06region\x18\x0c \x01(\tR\x06region\x12\x1c\n\tresidency\x18\r \x03(\tR\tresidency\x12\x1f\n\x08priority\x18\x0e \x01(\x05H\x00R\x08priority\x88\x01\x01\x12\x1b\n\x06weight\x18\x0f \x01(\x01H\x01R\x06weight\x88\x01\x01\x12\x1d\n\x07quality\x18\x10 \x01(\x01H\x02R\x07quality\x88\x01\x01\x12\x44\n\x0c\x63\x61pabilities\x18\x11 \x01(\x0b\x32 .trunkline.admin.v1.CapabilitiesR\x0c\x63\x61pabilities\x12*\n\x0e\x63ontext_tokens\x18\x12 \x01(\x05H\x03R\rcontextTokens\x88\x01\x01\x12/\n\x11max_output_tokens\x18\x13 \x01(\x05H\x04R\x0fmaxOutputTokens\x88\x01\x01\x12/\n\x05price\x18\x14 \x01(\x0b\x32\x19.trunkline.admin.v1.PriceR\x05price\x12\x1d\n\x07\x65nabled\x18\x15 \x01(\x08H\x05R\x07\x65nabled\x88\x01\x01\x42\x0b\n\t_priorityB\t\n\x07_weightB\n\n\x08_qualityB\x11\n\x0f_context_tokensB\x14\n\x12_max_output_tokensB\n\n\x08_enabled\"R\n\x0c\x43\x61pabilities\x12\x18\n\x07replace\x18\x01 \x03(\tR\x07replace\x12\x10\n\x03\x61\x64\x64\x18\x02 \x03(\tR\x03\x61\x64\x64\x12\x16\n\x06remove\x18\x03 \x03(\tR\x06removeb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#trunkline/admin/v1/deployment.proto\x12\x12trunkline.admin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1etrunkline/admin/v1/price.proto\"\xde\x06\n\nDeployment\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n\x04\x65tag\x18\x02 \x01(\tR\x04\x65tag\x12\x1a\n\x08revision\x18\x03 \x01(\x03R\x08revision\x12;\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\x12\x1a\n\x08provider\x18\n \x01(\tR\x08provider\x12\x14\n\x05model\x18\x0b \x01(\tR\x05model\x12\x16\n\x06region\x18\x0c \x01(\tR\x06region\x12\x1c\n\tresidency\x18\r \x03(\tR\tresidency\x12\x1f\n\x08priority\x18\x0e \x01(\x05H\x00R\x08priority\x88\x01\x01\x12\x1b\n\x06weight\x18\x0f \x01(\x01H\x01R\x06weight\x88\x01\x01\x12\x1d\n\x07quality\x18\x10 \x01(\x01H\x02R\x07quality\x88\x01\x01\x12\x44\n\x0c\x63\x61pabilities\x18\x11 \x01(\x0b\x32 .trunkline.admin.v1.CapabilitiesR\x0c\x63\x61pabilities\x12*\n\x0e\x63ontext_tokens\x18\x12 \x01(\x05H\x03R\rcontextTokens\x88\x01\x01\x12/\n\x11max_output_tokens\x18\x13 \x01(\x05H\x04R\x0fmaxOutputTokens\x88\x01\x01\x12/\n\x05price\x18\x14 \x01(\x0b\x32\x19.trunkline.admin.v1.PriceR\x05price\x12\x1d\n\x07\x65nabled\x18\x15 \x01(\x08H\x05R\x07\x65nabled\x88\x01\x01\x12\x45\n\x07headers\x18\x1e \x03(\x0b\x32+.trunkline.admin.v1.Deployment.HeadersEntryR\x07headers\x1a:\n\x0cHeadersEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x42\x0b\n\t_priorityB\t\n\x07_weightB\n\n\x08_qualityB\x11\n\x0f_context_tokensB\x14\n\x12_max_output_tokensB\n\n\x08_enabled\"R\n\x0c\x43\x61pabilities\x12\x18\n\x07replace\x18\x01 \x03(\tR\x07replace\x12\x10\n\x03\x61\x64\x64\x18\x02 \x03(\tR\x03\x61\x64\x64\x12\x16\n\x06remove\x18\x03 \x03(\tR\x06removeb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trunkline.admin.v1.deployment_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_DEPLOYMENT_HEADERSENTRY']._loaded_options = None
+  _globals['_DEPLOYMENT_HEADERSENTRY']._serialized_options = b'8\001'
   _globals['_DEPLOYMENT']._serialized_start=125
-  _globals['_DEPLOYMENT']._serialized_end=856
-  _globals['_CAPABILITIES']._serialized_start=858
-  _globals['_CAPABILITIES']._serialized_end=940
+  _globals['_DEPLOYMENT']._serialized_end=987
+  _globals['_DEPLOYMENT_HEADERSENTRY']._serialized_start=840
+  _globals['_DEPLOYMENT_HEADERSENTRY']._serialized_end=898
+  _globals['_CAPABILITIES']._serialized_start=989
+  _globals['_CAPABILITIES']._serialized_end=1071
 # @@protoc_insertion_point(module_scope)

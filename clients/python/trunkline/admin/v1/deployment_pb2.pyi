@@ -26,6 +26,26 @@ class Deployment(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class HeadersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
@@ -43,6 +63,7 @@ class Deployment(_message.Message):
     MAX_OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
     PRICE_FIELD_NUMBER: _builtins.int
     ENABLED_FIELD_NUMBER: _builtins.int
+    HEADERS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Unique among deployments: letters, digits and any of . _ : @ + -; at most 128 characters,
     the first a letter or a digit. It never changes.
@@ -96,6 +117,12 @@ class Deployment(_message.Message):
     def price(self) -> _price_pb2.Price:
         """Replaces the price table's price. Unset means the table's."""
 
+    @_builtins.property
+    def headers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Further headers of its requests, beside the provider's and in their place where both have
+        one: behind a gateway, what leads to the vendor. None may be a secret. Empty means none.
+        """
+
     def __init__(
         self,
         *,
@@ -116,10 +143,11 @@ class Deployment(_message.Message):
         max_output_tokens: _builtins.int | None = ...,
         price: _price_pb2.Price | None = ...,
         enabled: _builtins.bool | None = ...,
+        headers: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_context_tokens", b"_context_tokens", "_enabled", b"_enabled", "_max_output_tokens", b"_max_output_tokens", "_priority", b"_priority", "_quality", b"_quality", "_weight", b"_weight", "capabilities", b"capabilities", "context_tokens", b"context_tokens", "create_time", b"create_time", "enabled", b"enabled", "max_output_tokens", b"max_output_tokens", "price", b"price", "priority", b"priority", "quality", b"quality", "update_time", b"update_time", "weight", b"weight"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_context_tokens", b"_context_tokens", "_enabled", b"_enabled", "_max_output_tokens", b"_max_output_tokens", "_priority", b"_priority", "_quality", b"_quality", "_weight", b"_weight", "capabilities", b"capabilities", "context_tokens", b"context_tokens", "create_time", b"create_time", "enabled", b"enabled", "etag", b"etag", "max_output_tokens", b"max_output_tokens", "model", b"model", "name", b"name", "price", b"price", "priority", b"priority", "provider", b"provider", "quality", b"quality", "region", b"region", "residency", b"residency", "revision", b"revision", "update_time", b"update_time", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_context_tokens", b"_context_tokens", "_enabled", b"_enabled", "_max_output_tokens", b"_max_output_tokens", "_priority", b"_priority", "_quality", b"_quality", "_weight", b"_weight", "capabilities", b"capabilities", "context_tokens", b"context_tokens", "create_time", b"create_time", "enabled", b"enabled", "etag", b"etag", "headers", b"headers", "max_output_tokens", b"max_output_tokens", "model", b"model", "name", b"name", "price", b"price", "priority", b"priority", "provider", b"provider", "quality", b"quality", "region", b"region", "residency", b"residency", "revision", b"revision", "update_time", b"update_time", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__context_tokens: _TypeAlias = _typing.Literal["context_tokens"]  # noqa: Y015
     _WhichOneofArgType__context_tokens: _TypeAlias = _typing.Literal["_context_tokens", b"_context_tokens"]  # noqa: Y015

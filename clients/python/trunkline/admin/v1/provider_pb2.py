@@ -27,7 +27,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!trunkline/admin/v1/provider.proto\x12\x12trunkline.admin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8e\x07\n\x08Provider\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n\x04\x65tag\x18\x02 \x01(\tR\x04\x65tag\x12\x1a\n\x08revision\x18\x03 \x01(\x03R\x08revision\x12;\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\x12\x12\n\x04kind\x18\n \x01(\tR\x04kind\x12\x18\n\x07\x64ialect\x18\x0b \x01(\tR\x07\x64ialect\x12\x19\n\x08\x62\x61se_url\x18\x0c \x01(\tR\x07\x62\x61seUrl\x12\x17\n\x07\x61pi_key\x18\r \x01(\tR\x06\x61piKey\x12\x34\n\x04\x61uth\x18\x0e \x01(\x0b\x32 .trunkline.admin.v1.ProviderAuthR\x04\x61uth\x12\x43\n\x07headers\x18\x0f \x03(\x0b\x32).trunkline.admin.v1.Provider.HeadersEntryR\x07headers\x12=\n\x05\x66lags\x18\x10 \x03(\x0b\x32\'.trunkline.admin.v1.Provider.FlagsEntryR\x05\x66lags\x12\x16\n\x06region\x18\x11 \x01(\tR\x06region\x12\x1c\n\tresidency\x18\x12 \x03(\tR\tresidency\x12%\n\x0eprice_provider\x18\x13 \x01(\tR\rpriceProvider\x12\x42\n\x0f\x63onnect_timeout\x18\x14 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0e\x63onnectTimeout\x12@\n\x0eheader_timeout\x18\x15 \x01(\x0b\x32\x19.google.protobuf.DurationR\rheaderTimeout\x12\x37\n\x05probe\x18\x16 \x01(\x0b\x32!.trunkline.admin.v1.ProviderProbeR\x05probe\x1a:\n\x0cHeadersEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x1aP\n\nFlagsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12,\n\x05value\x18\x02 \x01(\x0b\x32\x16.google.protobuf.ValueR\x05value:\x02\x38\x01\">\n\x0cProviderAuth\x12\x16\n\x06header\x18\x01 \x01(\tR\x06header\x12\x16\n\x06prefix\x18\x02 \x01(\tR\x06prefix\"p\n\rProviderProbe\x12\x12\n\x04path\x18\x01 \x01(\tR\x04path\x12\x14\n\x05model\x18\x02 \x01(\tR\x05model\x12\x35\n\x08interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x08interval\"g\n\x05\x44rain\x12\x16\n\x06reason\x18\x01 \x01(\tR\x06reason\x12\x14\n\x05\x61\x63tor\x18\x02 \x01(\tR\x05\x61\x63tor\x12\x30\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x05sinceb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!trunkline/admin/v1/provider.proto\x12\x12trunkline.admin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe5\x07\n\x08Provider\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n\x04\x65tag\x18\x02 \x01(\tR\x04\x65tag\x12\x1a\n\x08revision\x18\x03 \x01(\x03R\x08revision\x12;\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\x12\x12\n\x04kind\x18\n \x01(\tR\x04kind\x12\x18\n\x07\x64ialect\x18\x0b \x01(\tR\x07\x64ialect\x12\x19\n\x08\x62\x61se_url\x18\x0c \x01(\tR\x07\x62\x61seUrl\x12\x17\n\x07\x61pi_key\x18\r \x01(\tR\x06\x61piKey\x12\x34\n\x04\x61uth\x18\x0e \x01(\x0b\x32 .trunkline.admin.v1.ProviderAuthR\x04\x61uth\x12\x43\n\x07headers\x18\x0f \x03(\x0b\x32).trunkline.admin.v1.Provider.HeadersEntryR\x07headers\x12=\n\x05\x66lags\x18\x10 \x03(\x0b\x32\'.trunkline.admin.v1.Provider.FlagsEntryR\x05\x66lags\x12\x16\n\x06region\x18\x11 \x01(\tR\x06region\x12\x1c\n\tresidency\x18\x12 \x03(\tR\tresidency\x12%\n\x0eprice_provider\x18\x13 \x01(\tR\rpriceProvider\x12\x42\n\x0f\x63onnect_timeout\x18\x14 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0e\x63onnectTimeout\x12@\n\x0eheader_timeout\x18\x15 \x01(\x0b\x32\x19.google.protobuf.DurationR\rheaderTimeout\x12\x37\n\x05probe\x18\x16 \x01(\x0b\x32!.trunkline.admin.v1.ProviderProbeR\x05probe\x12\x16\n\x06\x66ollow\x18\x1e \x03(\tR\x06\x66ollow\x12=\n\x07gateway\x18\x1f \x01(\x0b\x32#.trunkline.admin.v1.ProviderGatewayR\x07gateway\x1a:\n\x0cHeadersEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x1aP\n\nFlagsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12,\n\x05value\x18\x02 \x01(\x0b\x32\x16.google.protobuf.ValueR\x05value:\x02\x38\x01\"n\n\x0fProviderGateway\x12\x1d\n\nrequest_id\x18\x01 \x01(\tR\trequestId\x12\x19\n\x08trace_id\x18\x02 \x01(\tR\x07traceId\x12!\n\x0c\x63\x61\x63he_status\x18\x03 \x01(\tR\x0b\x63\x61\x63heStatus\">\n\x0cProviderAuth\x12\x16\n\x06header\x18\x01 \x01(\tR\x06header\x12\x16\n\x06prefix\x18\x02 \x01(\tR\x06prefix\"p\n\rProviderProbe\x12\x12\n\x04path\x18\x01 \x01(\tR\x04path\x12\x14\n\x05model\x18\x02 \x01(\tR\x05model\x12\x35\n\x08interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x08interval\"g\n\x05\x44rain\x12\x16\n\x06reason\x18\x01 \x01(\tR\x06reason\x12\x14\n\x05\x61\x63tor\x18\x02 \x01(\tR\x05\x61\x63tor\x12\x30\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x05sinceb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,15 +39,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROVIDER_FLAGSENTRY']._loaded_options = None
   _globals['_PROVIDER_FLAGSENTRY']._serialized_options = b'8\001'
   _globals['_PROVIDER']._serialized_start=153
-  _globals['_PROVIDER']._serialized_end=1063
-  _globals['_PROVIDER_HEADERSENTRY']._serialized_start=923
-  _globals['_PROVIDER_HEADERSENTRY']._serialized_end=981
-  _globals['_PROVIDER_FLAGSENTRY']._serialized_start=983
-  _globals['_PROVIDER_FLAGSENTRY']._serialized_end=1063
-  _globals['_PROVIDERAUTH']._serialized_start=1065
-  _globals['_PROVIDERAUTH']._serialized_end=1127
-  _globals['_PROVIDERPROBE']._serialized_start=1129
-  _globals['_PROVIDERPROBE']._serialized_end=1241
-  _globals['_DRAIN']._serialized_start=1243
-  _globals['_DRAIN']._serialized_end=1346
+  _globals['_PROVIDER']._serialized_end=1150
+  _globals['_PROVIDER_HEADERSENTRY']._serialized_start=1010
+  _globals['_PROVIDER_HEADERSENTRY']._serialized_end=1068
+  _globals['_PROVIDER_FLAGSENTRY']._serialized_start=1070
+  _globals['_PROVIDER_FLAGSENTRY']._serialized_end=1150
+  _globals['_PROVIDERGATEWAY']._serialized_start=1152
+  _globals['_PROVIDERGATEWAY']._serialized_end=1262
+  _globals['_PROVIDERAUTH']._serialized_start=1264
+  _globals['_PROVIDERAUTH']._serialized_end=1326
+  _globals['_PROVIDERPROBE']._serialized_start=1328
+  _globals['_PROVIDERPROBE']._serialized_end=1440
+  _globals['_DRAIN']._serialized_start=1442
+  _globals['_DRAIN']._serialized_end=1545
 # @@protoc_insertion_point(module_scope)

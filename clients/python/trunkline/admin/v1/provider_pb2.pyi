@@ -88,6 +88,8 @@ class Provider(_message.Message):
     CONNECT_TIMEOUT_FIELD_NUMBER: _builtins.int
     HEADER_TIMEOUT_FIELD_NUMBER: _builtins.int
     PROBE_FIELD_NUMBER: _builtins.int
+    FOLLOW_FIELD_NUMBER: _builtins.int
+    GATEWAY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Unique among providers: letters, digits and any of . _ : @ + -; at most 128 characters, the
     first a letter or a digit. It never changes.
@@ -157,6 +159,19 @@ class Provider(_message.Message):
     def probe(self) -> Global___ProviderProbe:
         """An active health check. Unset means none."""
 
+    @_builtins.property
+    def follow(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Hosts beside base_url's that its answers may name addresses at, such as "*.example.com" for
+        all below example.com. They are asked over TLS and without credentials. Empty means as its
+        kind says.
+        """
+
+    @_builtins.property
+    def gateway(self) -> Global___ProviderGateway:
+        """The headers by which a gateway before the vendor is told of calls, and tells of them. Unset
+        means as its kind says.
+        """
+
     def __init__(
         self,
         *,
@@ -178,14 +193,46 @@ class Provider(_message.Message):
         connect_timeout: _duration_pb2.Duration | None = ...,
         header_timeout: _duration_pb2.Duration | None = ...,
         probe: Global___ProviderProbe | None = ...,
+        follow: _abc.Iterable[_builtins.str] | None = ...,
+        gateway: Global___ProviderGateway | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["auth", b"auth", "connect_timeout", b"connect_timeout", "create_time", b"create_time", "header_timeout", b"header_timeout", "probe", b"probe", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["auth", b"auth", "connect_timeout", b"connect_timeout", "create_time", b"create_time", "gateway", b"gateway", "header_timeout", b"header_timeout", "probe", b"probe", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "auth", b"auth", "base_url", b"base_url", "connect_timeout", b"connect_timeout", "create_time", b"create_time", "dialect", b"dialect", "etag", b"etag", "flags", b"flags", "header_timeout", b"header_timeout", "headers", b"headers", "kind", b"kind", "name", b"name", "price_provider", b"price_provider", "probe", b"probe", "region", b"region", "residency", b"residency", "revision", b"revision", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "auth", b"auth", "base_url", b"base_url", "connect_timeout", b"connect_timeout", "create_time", b"create_time", "dialect", b"dialect", "etag", b"etag", "flags", b"flags", "follow", b"follow", "gateway", b"gateway", "header_timeout", b"header_timeout", "headers", b"headers", "kind", b"kind", "name", b"name", "price_provider", b"price_provider", "probe", b"probe", "region", b"region", "residency", b"residency", "revision", b"revision", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Provider: _TypeAlias = Provider  # noqa: Y015
+
+@_typing.final
+class ProviderGateway(_message.Message):
+    """ProviderGateway names the headers of a gateway, such as Portkey, that stands before vendors."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    TRACE_ID_FIELD_NUMBER: _builtins.int
+    CACHE_STATUS_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """The request header that takes the call's id. Empty means that none is sent."""
+    trace_id: _builtins.str
+    """The answer's header that tells the gateway's own trace id. Empty means that none does."""
+    cache_status: _builtins.str
+    """The answer's header that tells what the gateway's cache did. Empty means that none does."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        trace_id: _builtins.str = ...,
+        cache_status: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_status", b"cache_status", "request_id", b"request_id", "trace_id", b"trace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProviderGateway: _TypeAlias = ProviderGateway  # noqa: Y015
 
 @_typing.final
 class ProviderAuth(_message.Message):

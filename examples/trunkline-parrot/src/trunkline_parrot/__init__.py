@@ -1,0 +1,1 @@
+"""The dialect of a vendor whose models repeat what they hear."""
