@@ -15,8 +15,10 @@ from trunkline import v1
 from trunkline_server.errors import TrunklineError
 from trunkline_server.governance.quotas.leases import LeasePolicy
 from trunkline_server.governance.quotas.outage import OutageModes
+from trunkline_server.governance.quotas.ports import Admission, Claim
 from trunkline_server.governance.quotas.rules import Budget, Limit, Measure, Mode, OnOutage, Period
 from trunkline_server.store.redis import ChannelPolicy
+from trunkline_server.store.redis_counters import RedisCounters
 
 CAP = 1_000_000
 
@@ -117,6 +119,29 @@ async def test_leases_decide_most_calls_without_waiting(redis_url: str) -> None:
             if number % 20 == 0:
                 await asyncio.sleep(0.001)
         assert waited < 200
+
+
+async def test_callers_who_meet_at_an_empty_pot_fill_it_together(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rules: list[Limit | Budget] = [
+        limit(Measure.REQUESTS, amount=60_000, mode=Mode.LEASED),
+        budget(mode=Mode.LEASED),
+    ]
+    asked = 0
+    admit = RedisCounters.admit
+
+    async def counted(self: RedisCounters, holder: str, claims: Sequence[Claim]) -> Admission:
+        nonlocal asked
+        asked += 1
+        return await admit(self, holder, claims)
+
+    monkeypatch.setattr(RedisCounters, "admit", counted)
+    async with replicas(1, redis_url, rules) as (one,):
+        for grant in await asyncio.gather(*(one.enter(demand(cost=10)) for _ in range(200))):
+            grant.settle(0, 5)
+    # Fills for all who wait at the time, and some ahead; one by one it would be hundreds.
+    assert asked <= 20
 
 
 async def test_a_dead_replica_takes_at_most_its_pot(redis_url: str) -> None:

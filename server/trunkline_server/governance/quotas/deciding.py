@@ -17,8 +17,9 @@ from trunkline_server.governance.quotas.seeding import Seeds
 
 Outcome = Grant | Denial | Ask
 
-# A call that finds its share taken by others each time it has fetched one gives up.
-_MAX_FETCHES = 5
+# A call that finds its share taken by others each time it has fetched one tries again, for they
+# get on by it; so often is not to be expected, and is told as a denial.
+_MAX_FETCHES = 100
 
 
 class Decider:

@@ -63,6 +63,7 @@ class Pot:
     refilled: float = 0.0
     touched: float = 0.0
     running: int = 0  # Calls that hold part of it.
+    waiting: float = 0.0  # What the callers need who wait for it to be filled.
     # The last denial: of how much, with which wait, clear when, remembered until.
     denied: float = 0.0
     wait: float = 0.0
@@ -167,21 +168,26 @@ class LeaseGate(ABC):
             pot.refill = None
 
     async def _refill(self, subject: Subject, pot: Pot, need: float) -> float:
-        async with pot.lock:
-            lacking = need - pot.available
-            if lacking <= 0.0:
-                return 0.0
-            now = self._clock.monotonic()
-            self._size(pot, now)
-            wanted = max(lacking, pot.chunk)
-            wait = await self._fetch(subject, pot, wanted)
-            if wait and wanted > lacking:
-                wait = await self._fetch(subject, pot, lacking)
-            if wait:
-                now = self._clock.monotonic()
-                pot.denied, pot.wait, pot.clear = need - pot.available, wait, now + wait
-                pot.denied_until = now + _DENIAL_SECONDS
-            return wait
+        pot.waiting += need
+        try:
+            async with pot.lock:
+                lacking = need - pot.available
+                if lacking <= 0.0:
+                    return 0.0
+                self._size(pot, self._clock.monotonic())
+                # For all who wait: a share for one would be gone before the next one looks.
+                together = min(pot.waiting - pot.available, self._largest)
+                wanted = max(lacking, together, pot.chunk)
+                wait = await self._fetch(subject, pot, wanted)
+                if wait and wanted > lacking:
+                    wait = await self._fetch(subject, pot, lacking)
+                if wait:
+                    now = self._clock.monotonic()
+                    pot.denied, pot.wait, pot.clear = need - pot.available, wait, now + wait
+                    pot.denied_until = now + _DENIAL_SECONDS
+                return wait
+        finally:
+            pot.waiting -= need
 
     def _size(self, pot: Pot, now: float) -> None:
         """Sizes the next chunk by recent use."""
