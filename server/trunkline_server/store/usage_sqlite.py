@@ -12,9 +12,9 @@ from trunkline_server.ledger.queries import UsageQuery, UsageRow
 from trunkline_server.store.database import ConstraintError, Transaction
 from trunkline_server.store.usage_sql import COLUMNS, SUMS, UsageTable, Values, row_of, usage_row
 
-# The most rows of one statement: SQLite takes 32,766 values at once, and a row has some 50.
-# https://www.sqlite.org/limits.html
-_ROWS_AT_ONCE = 128
+# The most rows of one statement, see `_insert_of`. Binding their values keeps the event loop from
+# running, which 16 rows do for half a millisecond.
+_ROWS_AT_ONCE = 16
 
 # The values next to each percentile, by group.
 Percentiles = Mapping[tuple[Any, ...], tuple[float | None, ...]]
@@ -112,7 +112,7 @@ def _insert_of(rows: int) -> str:
 
     SQLite's thread gives up the interpreter for each statement that it runs, and then has to
     wait for it. Beside an event loop that is busy, a statement for each row cost ten times as much
-    as one for all (see DECISIONS.md).
+    as one for all (DECISIONS.md, 72).
     """
     numbers = (f"${number}" for number in range(1, rows * len(COLUMNS) + 1))
     values = ", ".join(f"({', '.join(islice(numbers, len(COLUMNS)))})" for _ in range(rows))
