@@ -4,6 +4,7 @@ The bodies are written from the vendors' documentation, each with its address; n
 was ever recorded. Replicate's failure after start is in tests/adversity/test_replicate.py.
 """
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -12,7 +13,14 @@ from typing import Any
 import grpc
 import pytest
 
-from tests.support.fault_server import FaultServer, read_request, response, send
+from tests.support.fault_server import (
+    FaultConnection,
+    FaultServer,
+    Step,
+    read_request,
+    response,
+    send,
+)
 from tests.support.router import PATIENCE, Router, ask, detail, reason, router
 from trunkline import v1
 from trunkline_server.simulator.app import Simulator
@@ -52,9 +60,9 @@ OVERLOADED = named("error", error={"type": "overloaded_error", "message": "Overl
 
 
 @asynccontextmanager
-async def vendor(kind: str, *raw: bytes) -> AsyncGenerator[Router]:
+async def vendor(kind: str, *raw: bytes | Step) -> AsyncGenerator[Router]:
     """A router to a vendor that answers every call with these bytes, and to one that is well."""
-    answer = [read_request, *(send(each) for each in raw)]
+    answer = [read_request, *(send(each) if isinstance(each, bytes) else each for each in raw)]
     async with FaultServer(answer) as server, Simulator() as simulator:
         config = f"""
 providers:
@@ -82,14 +90,21 @@ async def test_anthropic_529_before_the_first_words_falls_back() -> None:
 
 
 async def test_anthropic_529_mid_stream_ends_non_ok_and_is_billed() -> None:
-    parts = (CHUNKED, chunk(START + BLOCK + HELLO), chunk(OVERLOADED), b"0\r\n\r\n")
-    async with vendor("anthropic", *parts) as running:
+    seen = asyncio.Event()
+
+    async def until_seen(_: FaultConnection) -> None:
+        await seen.wait()
+
+    first, last = chunk(START + BLOCK + HELLO), chunk(OVERLOADED)
+    async with vendor("anthropic", CHUNKED, first, until_seen, last, b"0\r\n\r\n") as running:
         call = running.stub.StreamGenerate(ask(), timeout=PATIENCE)
         events: list[v1.StreamGenerateResponse] = []
 
         async def read() -> None:
             while isinstance(event := await call.read(), v1.StreamGenerateResponse):
                 events.append(event)
+                if event.delta.text:
+                    seen.set()
 
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await read()
