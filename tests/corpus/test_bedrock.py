@@ -14,6 +14,7 @@ from urllib.parse import unquote
 import pytest
 from botocore.model import ServiceModel
 
+from tests.corpus.bedrock_invoke_reader import Invoked, read_invoked
 from tests.corpus.bedrock_reader import Reading, read_answer, read_stream
 from tests.golden import bedrock as golden
 from tests.golden.bedrock.botocore_oracle import check_call
@@ -23,10 +24,12 @@ from trunkline import v1
 from trunkline.assemble import MessageAssembler
 from trunkline_server.errors import UpstreamError
 from trunkline_server.providers.bedrock import BedrockCodec
-from trunkline_server.providers.codec import WireRequest
+from trunkline_server.providers.bedrock_invoke import BedrockInvokeCodec
+from trunkline_server.providers.codec import Codec, WireRequest
 from trunkline_server.upstream.eventstream import EventStreamParser
 
 CODEC = BedrockCodec()
+INVOKE = BedrockInvokeCodec()
 
 # The vendor's words and what they must mean, from the contract's comments.
 FINISH_REASONS = {
@@ -42,13 +45,17 @@ FINISH_REASONS = {
 # Recordings that are not read, with the reason why.
 EXCEPTIONS: dict[str, str] = {}
 
-_KINDS = {"converse": "json", "converse-stream": "frames"}
+_KINDS = {
+    "converse": "json",
+    "converse-stream": "frames",
+    "invoke": "json",
+    "invoke-with-response-stream": "frames",
+}
 
 
 @dataclass(frozen=True)
 class Recording:
-    """One recorded answer; `kind` is "json" or "frames", or empty for InvokeModel's answers,
-    which are in the models' own dialects."""
+    """One recorded answer; `kind` is "json" or "frames"."""
 
     origin: str
     operation: str
@@ -71,23 +78,26 @@ def _recording(exchange: Exchange) -> Recording:
         exchange.origin,
         operation,
         model,
-        _KINDS.get(operation, ""),
+        _KINDS[operation],
         exchange.status,
         exchange.headers,
         exchange.response,
     )
 
 
-def _decoded(kind: str, body: bytes) -> Iterator[tuple[str, Reading]]:
-    """What the codec makes of an answer, in each way its bytes may arrive."""
-    if kind == "json":
+Answer = v1.GenerateResponse | v1.StreamEnd
+
+
+def _decoded(codec: Codec, recording: Recording) -> Iterator[tuple[str, Answer, v1.Message]]:
+    """What a codec makes of an answer, in each way its bytes may arrive."""
+    if recording.kind == "json":
         response = v1.GenerateResponse()
-        CODEC.decode_generate(body, response)
-        yield "whole", _reading(response, response.message)
+        codec.decode_generate(recording.body, response)
+        yield "whole", response, response.message
         return
-    for way, pieces in every_way(body):
+    for way, pieces in every_way(recording.body):
         parser = EventStreamParser()
-        decoder = CODEC.stream_decoder()
+        decoder = codec.stream_decoder()
         assembler = MessageAssembler()
         highest = -1
         events = [event for piece in pieces for event in parser.feed(piece)]
@@ -98,10 +108,10 @@ def _decoded(kind: str, body: bytes) -> Iterator[tuple[str, Reading]]:
                 assembler.add(delta)
         end = decoder.finish()
         assert decoder.usage == end.usage
-        yield way, _reading(end, assembler.message())
+        yield way, end, assembler.message()
 
 
-def _reading(answer: v1.GenerateResponse | v1.StreamEnd, message: v1.Message) -> Reading:
+def _reading(answer: Answer, message: v1.Message) -> Reading:
     assert message.role == v1.ROLE_ASSISTANT
     assert answer.finish_reason == FINISH_REASONS[answer.vendor_finish_reason]
     usage = answer.usage
@@ -150,16 +160,42 @@ def _part(part: v1.Part) -> tuple[Any, ...]:
 
 def _problem(recording: Recording) -> str:
     """What differs from the independent reading; empty when nothing does."""
-    read = read_answer if recording.kind == "json" else read_stream
-    expected = read(recording.body)
     try:
-        for way, reading in _decoded(recording.kind, recording.body):
+        if recording.operation.startswith("invoke"):
+            return _problem_of_invoked(recording)
+        read = read_answer if recording.kind == "json" else read_stream
+        expected = read(recording.body)
+        for way, answer, message in _decoded(CODEC, recording):
+            reading = _reading(answer, message)
             texts = zip_longest(reading.argument_texts, expected.argument_texts)
             unspelled = tuple(text if spelled else "" for text, spelled in texts)
             if replace(reading, argument_texts=unspelled) != expected:
                 return f"{way}: {reading} is not {expected}"
     except UpstreamError as error:
         return f"refused: {error.message}"
+    return ""
+
+
+def _problem_of_invoked(recording: Recording) -> str:
+    expected = read_invoked(recording.body, frames=recording.kind == "frames")
+    for way, answer, message in _decoded(INVOKE, recording):
+        filtered = answer.finish_reason == v1.FINISH_REASON_CONTENT_FILTER
+        usage = (answer.usage.input_tokens, answer.usage.output_tokens)
+        reading = Invoked(
+            text="".join(part.text for part in message.parts),
+            calls=tuple(
+                (part.tool_call.name, json.loads(part.tool_call.arguments_json))
+                for part in message.parts
+                if part.HasField("tool_call")
+            ),
+            word=answer.vendor_finish_reason,
+            usage=usage if answer.usage.source else (),
+            intervened=filtered,
+        )
+        if reading != expected:
+            return f"{way}: {reading} is not {expected}"
+        if not filtered and answer.finish_reason == v1.FINISH_REASON_OTHER:
+            return f"{way}: {answer.vendor_finish_reason} has no meaning"
     return ""
 
 
@@ -170,8 +206,6 @@ def test_nothing_is_lost(capsys: pytest.CaptureFixture[str]) -> None:
     errors: Counter[str] = Counter()
     failures: dict[str, str] = {}
     for recording in recordings():
-        if not recording.kind:
-            continue
         row = f"{_family(recording.model)} {recording.operation}"
         seen[row] += 1
         if recording.status != 200:
@@ -188,7 +222,7 @@ def test_nothing_is_lost(capsys: pytest.CaptureFixture[str]) -> None:
         for row in sorted(seen):
             counts = f"{seen[row]:9} {lossless[row]:8} {streamed[row]:8} {errors[row]:6}"
             print(f"{row:50} {counts}")
-    assert seen.total() > 100
+    assert seen.total() > 200
     assert failures.keys() == EXCEPTIONS.keys(), failures
 
 

@@ -294,8 +294,9 @@ PARTS = {
 
 def carries(dialect: str, what: str) -> bool:
     """Whether a codec takes such a request, its flags being the dialect's own."""
-    # Bedrock's models differ in how vectors are asked for.
-    codec, target = DIALECTS[dialect], CodecTarget("owner/a-model", 1000, {"embed_as": "titan"})
+    # Bedrock's models differ in how vectors are asked for, and in their own bodies.
+    flags: dict[str, str | int | bool] = {"embed_as": "titan", "body": "claude"}
+    codec, target = DIALECTS[dialect], CodecTarget("owner/a-model", 1000, flags)
     request = v1.GenerateRequest(
         messages=[v1.Message(role=v1.ROLE_USER, parts=[v1.Part(text="Look.")])]
     )

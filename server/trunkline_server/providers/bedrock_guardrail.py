@@ -19,6 +19,9 @@ _POLICIES: Sequence[tuple[str, str, str]] = (
     ("sensitiveInformationPolicy", "regexes", "name"),
     ("contextualGroundingPolicy", "filters", "type"),
 )
+# What the service writes of a guardrail that did something, in answers of InvokeModel.
+INTERVENED = "INTERVENED"
+
 _ACTED = frozenset({"BLOCKED", "ANONYMIZED"})
 
 
@@ -31,6 +34,20 @@ def read_findings(trace: Mapping[str, Any]) -> list[v1.FilterFinding]:
             finding.subject = subject
             found.setdefault(finding.SerializeToString(deterministic=True), finding)
     return list(found.values())
+
+
+def native_findings(answer: Mapping[str, Any]) -> list[v1.FilterFinding]:
+    """The findings beside a model's own answer, where InvokeModel has them in other words."""
+    trace = answer.get("amazon-bedrock-trace")
+    if not trace:
+        return []
+    guardrail = trace.get("guardrail") or {}
+    outputs: dict[str, list[Any]] = {}
+    for output in guardrail.get("outputs") or ():
+        for name, assessment in output.items():
+            outputs.setdefault(name, []).append(assessment)
+    told = {"inputAssessment": guardrail.get("input"), "outputAssessments": outputs}
+    return read_findings({"guardrail": told})
 
 
 def _assessments(

@@ -277,3 +277,5 @@ _HANDLERS: Mapping[
     "messageStop": BedrockStreamDecoder._message_stop,
     "metadata": BedrockStreamDecoder._metadata,
 }
+# The names of Converse's events.
+EVENTS = frozenset(_HANDLERS)

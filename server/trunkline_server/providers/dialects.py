@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from trunkline_server.providers.anthropic_messages import AnthropicMessagesCodec
 from trunkline_server.providers.bedrock import BedrockCodec
+from trunkline_server.providers.bedrock_invoke import BedrockInvokeCodec
 from trunkline_server.providers.codec import Codec
 from trunkline_server.providers.gemini import GeminiCodec
 from trunkline_server.providers.openai_chat import OpenAIChatCodec
@@ -16,6 +17,7 @@ DIALECTS: Mapping[str, Codec] = {
         AnthropicMessagesCodec(),
         GeminiCodec(),
         BedrockCodec(),
+        BedrockInvokeCodec(),
         ReplicateCodec(),
     )
 }
