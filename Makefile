@@ -92,6 +92,10 @@ generate: .venv/dev.stamp $(BUF) $(GOOGLEAPIS) ## Write the Python stubs from pr
 	$(BIN)/python -m tools.fresh_schema
 	$(BIN)/python -m tools.reference
 
+.PHONY: descriptors
+descriptors: .venv/run.stamp ## Write deploy/envoy/contract.binpb, which Envoy's transcoder reads.
+	@$(BIN)/trunkline schema descriptors > deploy/envoy/contract.binpb
+
 .PHONY: bench-smoke
 bench-smoke: .venv/dev.stamp $(GHZ) ## Send 25,000 calls to a served router; any error fails.
 	@$(BIN)/python bench/smoke/run.py --ghz $(GHZ)

@@ -1,5 +1,6 @@
 """The HTTP server of the face."""
 
+import asyncio
 import ssl
 from collections.abc import Awaitable, Callable
 
@@ -21,6 +22,8 @@ from trunkline_server.openai_face.reading import Fields, Json, parse_body
 
 # What is quoted of a model's name.
 _QUOTED = 128
+# How long a client may take to send a request's body. Seconds.
+_BODY_SECONDS = 60.0
 # JSON carries pictures and recordings in base64, which the contract does not.
 _ROOM = 4 / 3
 
@@ -39,14 +42,16 @@ class OpenAIFace:
         *,
         max_request_bytes: Callable[[], int],
         patience: float,
+        body_seconds: float = _BODY_SECONDS,
     ) -> None:
         """`max_request_bytes` is asked for each request; `patience` is how many seconds calls
-        under way have to end once it stops."""
+        under way have to end once it stops, `body_seconds` how many a body may take to come."""
         self._inference = inference
         self._known = models
         self._door = door
         self._clock = clock
         self._max_request_bytes = max_request_bytes
+        self._body_seconds = body_seconds
         application = web.Application(middlewares=[self._guarded])
         route = application.router
         route.add_post("/v1/chat/completions", self._chat)
@@ -90,7 +95,7 @@ class OpenAIFace:
             self._door.refused(_operation(request), "", error)
             return _told(failure_of(error))
         except web.HTTPException as error:
-            return _told(_no_such_path(request, error))
+            return _told(_of_http(request, error))
         except Exception as error:  # noqa: BLE001 - the boundary: told, and logged with its trace
             self._door.defect(_operation(request), "", error)
             told = TrunklineError(v1.ERROR_REASON_INTERNAL, "internal error; the log says more")
@@ -158,10 +163,14 @@ class OpenAIFace:
         """The request's JSON. Raises INVALID_REQUEST."""
         most = round(self._max_request_bytes() * _ROOM)
         body = bytearray()
-        async for piece in request.content.iter_any():
-            body += piece
-            if len(body) > most:
-                raise invalid("(request)", f"is larger than {most} bytes, the most allowed")
+        try:
+            async with asyncio.timeout(self._body_seconds):
+                async for piece in request.content.iter_any():
+                    body += piece
+                    if len(body) > most:
+                        raise invalid("(request)", f"is larger than {most} bytes, the most allowed")
+        except TimeoutError:
+            raise web.HTTPRequestTimeout from None
         return parse_body(bytes(body))
 
     def _now(self) -> int:
@@ -191,15 +200,15 @@ def _told(told: Failure) -> web.Response:
     )
 
 
-def _no_such_path(request: web.Request, error: web.HTTPException) -> Failure:
-    """What the HTTP server itself refuses: unknown paths and methods."""
+def _of_http(request: web.Request, error: web.HTTPException) -> Failure:
+    """What is no call at all: unknown paths and methods, and bodies that do not come."""
     message = f"{request.method} {request.path} is not served: {error.reason}"
     body = {
         "error": {
             "message": message,
             "type": "invalid_request_error",
             "param": None,
-            "code": "unknown_url",
+            "code": "timeout" if error.status == 408 else "unknown_url",
         }
     }
     return Failure(error.status, body, {"x-should-retry": "false"})

@@ -3,6 +3,7 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any, TypeVar
 
 import grpc
@@ -10,6 +11,7 @@ from google.protobuf.descriptor import Descriptor
 from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
+from google.protobuf.struct_pb2 import Struct
 
 from trunkline import v1
 from trunkline_server.contract.comments import comment
@@ -25,6 +27,7 @@ from trunkline_server.contract.openapi import openapi_yaml
 from trunkline_server.contract.payload import findings, parse_json
 from trunkline_server.engine.engine import Engine
 from trunkline_server.engine.mappings import provider_schema, provider_schemas, refusals
+from trunkline_server.engine.table import Table
 from trunkline_server.errors import TrunklineError, Violation, invalid
 from trunkline_server.rpc.faults import abort
 from trunkline_server.rpc.inference import FrontDoor, InferenceServicer
@@ -59,6 +62,8 @@ class SchemaServicer:
         self._inference = inference
         self._engine = engine
         self._door = door
+        # The last list with mappings, and the table it is of: making it takes a while.
+        self._mapped: tuple[Table, Sequence[v1.ProviderSchema]] | None = None
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """The service as grpc.aio registers it."""
@@ -104,19 +109,26 @@ class SchemaServicer:
         for name, (message, used_by) in sorted(_served().items()):
             schema = answer.messages.add(name=name, description=comment(name), methods=used_by)
             if whole:
-                ParseDict(schema_of(message), schema.json_schema)
-        answer.providers.extend(provider_schemas(self._engine.table, fields=whole))
+                schema.json_schema.CopyFrom(_json_schema(message))
+        answer.providers.extend(self._mappings() if whole else self._briefly())
         return answer
+
+    def _briefly(self) -> Sequence[v1.ProviderSchema]:
+        return provider_schemas(self._engine.table, fields=False)
+
+    def _mappings(self) -> Sequence[v1.ProviderSchema]:
+        table, known = self._engine.table, self._mapped
+        if known is None or known[0] is not table:
+            known = self._mapped = (table, provider_schemas(table, fields=True))
+        return known[1]
 
     def _unified(self, request: v1.GetUnifiedSchemaRequest) -> v1.GetUnifiedSchemaResponse:
         message = _wanted(request.message) if request.message else None
         answer = v1.GetUnifiedSchemaResponse()
         match request.format:
             case v1.SCHEMA_FORMAT_UNSPECIFIED | v1.SCHEMA_FORMAT_JSON_SCHEMA:
-                schema = (
-                    schema_of_all(messages().values()) if message is None else schema_of(message)
-                )
-                ParseDict(schema, answer.json_schema)
+                schema = _whole_json_schema() if message is None else _json_schema(message)
+                answer.json_schema.CopyFrom(schema)
             case v1.SCHEMA_FORMAT_FILE_DESCRIPTOR_SET:
                 answer.file_descriptor_set = (
                     descriptor_set() if message is None else descriptor_set_of(message)
@@ -161,6 +173,17 @@ class SchemaServicer:
         return answer
 
 
+@cache
+def _json_schema(message: Descriptor) -> Struct:
+    return ParseDict(schema_of(message), Struct())
+
+
+@cache
+def _whole_json_schema() -> Struct:
+    return ParseDict(schema_of_all(messages().values()), Struct())
+
+
+@cache
 def _served() -> dict[str, tuple[Descriptor, list[str]]]:
     """The messages that methods of trunkline.v1 take and give, and those methods' names."""
     found: dict[str, Descriptor] = {}

@@ -180,6 +180,18 @@ async def test_a_body_that_is_no_request_is_refused(body: bytes) -> None:
         assert trunkline.metric("trunkline_calls_not_admitted_total", **refused) == 1
 
 
+async def test_a_body_that_does_not_come_is_not_waited_for() -> None:
+    async with router(openai_at("http://127.0.0.1:9"), openai_listen=ON) as trunkline:
+        trunkline.worker._openai._face._body_seconds = 0.0
+        reader, writer = await asyncio.open_connection("127.0.0.1", trunkline.worker.openai_port)
+        head = "POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\n"
+        writer.write(head.encode() + b'{"a"')
+        async with asyncio.timeout(PATIENCE):
+            assert await reader.readline() == b"HTTP/1.1 408 Request Timeout\r\n"
+        writer.close()
+        await writer.wait_closed()
+
+
 async def test_a_drain_lets_a_stream_end() -> None:
     released = asyncio.Event()
 
