@@ -58,6 +58,8 @@ NO_KEYS = dict.fromkeys(
 )
 BLOCK_SECONDS = 60.0
 ADMIN_KEY = "tk_the-administrator-of-the-readme"
+# How the block begins that is a file of its own.
+CLOUDS = "providers:\n  bedrock:"
 # A fixed time, so that a price that changes does not change a test.
 NOW = 1_790_000_000.0
 
@@ -220,13 +222,25 @@ def compiled(text: str, base: Path = EXAMPLE.parent) -> tuple[Settings, Compiled
 
 class TestConfigurations:
     def test_the_blocks_of_the_readme_are_one_working_file(self) -> None:
-        text = "".join(block.text for block in BLOCKS if block.language == "yaml")
+        files = [block.text for block in BLOCKS if block.language == "yaml"]
+        text = "".join(each for each in files if not each.startswith(CLOUDS))
         settings, table = compiled(text)
         assert set(settings.providers) == {"openai", "anthropic-eu", "local"}
         assert [key.name for key in settings.keys] == ["team-search"]
         assert set(table.snapshot.routes) == {"cheap"}
         # Prices come from the table, or from the file.
         assert all(row.price is not None for row in table.snapshot.deployments)
+
+    def test_the_block_on_clouds_is_a_working_file(self) -> None:
+        (text,) = [block.text for block in BLOCKS if block.text.startswith(CLOUDS)]
+        settings, table = compiled(text)
+        kinds = {row.kind or name for name, row in settings.providers.items()}
+        assert kinds == {"azure", "bedrock", "vertex", "vertex-anthropic"}
+        assert all(endpoint.cloud is not None for endpoint in table.endpoints.values())
+        urls = {name: endpoint.base_url for name, endpoint in table.endpoints.items()}
+        assert urls["azure"] == "https://my-resource.openai.azure.com/openai"
+        assert urls["vertex"].startswith("https://europe-west4-aiplatform.googleapis.com/v1/")
+        assert urls["vertex-anthropic"].startswith("https://aiplatform.googleapis.com/v1/")
 
     async def test_check_accepts_the_example(self) -> None:
         text = EXAMPLE.read_text("utf-8")

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from aiohttp import web
 
@@ -33,8 +34,12 @@ class KeyVendor:
         app.router.add_post("/v1/chat/completions", self._chat)
         return app
 
+    async def key(self, request: web.Request) -> str:
+        """What a request is counted under."""
+        return request.headers.get("authorization", "").removeprefix("Bearer ")
+
     async def _models(self, request: web.Request) -> web.Response:
-        key = _key(request)
+        key = await self.key(request)
         if self.down:
             # It quotes what it should not.
             error = {"message": f"no capacity for {key}"}
@@ -45,7 +50,7 @@ class KeyVendor:
         return web.json_response({"object": "list", "data": []})
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
-        key = _key(request)
+        key = await self.key(request)
         body = await request.json()
         if self.down:
             # It quotes what it should not.
@@ -86,8 +91,7 @@ class KeyVendor:
         return web.json_response({"error": error}, status=401)
 
 
-def _key(request: web.Request) -> str:
-    return request.headers.get("authorization", "").removeprefix("Bearer ")
+V = TypeVar("V", bound=KeyVendor)
 
 
 async def _stream(request: web.Request) -> web.StreamResponse:
@@ -109,7 +113,13 @@ async def _stream(request: web.Request) -> web.StreamResponse:
 @asynccontextmanager
 async def key_vendor(*keys: str) -> AsyncGenerator[KeyVendor]:
     """A vendor on 127.0.0.1 that takes these keys."""
-    vendor = KeyVendor(set(keys))
+    async with served(KeyVendor(set(keys))) as vendor:
+        yield vendor
+
+
+@asynccontextmanager
+async def served(vendor: V) -> AsyncGenerator[V]:
+    """A vendor, on 127.0.0.1."""
     runner = web.AppRunner(vendor.app())
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

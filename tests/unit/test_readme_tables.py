@@ -158,7 +158,12 @@ def test_kinds() -> None:
         for row in rows_under("kind", "dialect", "base URL", "key in", "variables")
     }
     assert told == {
-        name: [row.dialect, row.base_url, row.auth.header, ", ".join(row.env)]
+        name: [
+            row.dialect,
+            row.base_url,
+            f"auth.{row.auth.cloud.name}" if row.auth.cloud else row.auth.header,
+            ", ".join(row.env),
+        ]
         for name, row in provider_rows().items()
     }
 

@@ -10,7 +10,7 @@ from trunkline_server.catalogue.compile import compile_snapshot
 from trunkline_server.catalogue.extensions import dialects
 from trunkline_server.catalogue.prices import PriceBook
 from trunkline_server.clock import Clock
-from trunkline_server.engine.ports import Observer
+from trunkline_server.engine.ports import Credential, Observer
 from trunkline_server.engine.probe import Probe
 from trunkline_server.engine.sites import sites_of
 from trunkline_server.engine.table import Endpoint, FixedCredential, Following, Gateway, Table
@@ -50,18 +50,7 @@ def build_table(
     compiled = compile_snapshot(settings, book, now=now)
     held = {} if credentials is None else credentials.of(compiled.endpoints)
     endpoints = {
-        name: Endpoint(
-            provider=name,
-            codec=dialects()[endpoint.dialect],
-            base_url=endpoint.base_url,
-            credential=held.get(name) or _fixed(endpoint),
-            connect_timeout=endpoint.connect_timeout,
-            header_timeout=endpoint.header_timeout,
-            max_body_bytes=endpoint.max_body_bytes,
-            framing=framing_of(dialects()[endpoint.dialect]),
-            following=_following(endpoint),
-            gateway=_gateway(endpoint.gateway),
-        )
+        name: _endpoint(endpoint, held.get(name) or _fixed(endpoint))
         for name, endpoint in compiled.endpoints.items()
     }
     health = HealthTable(compiled.health_names, breaker_policy(settings.routing.breaker), previous)
@@ -79,6 +68,22 @@ def _gateway(headers: GatewaySettings | None) -> Gateway | None:
     if headers is None:
         return None
     return Gateway(headers.request_id, headers.trace_id, headers.cache_status)
+
+
+def _endpoint(endpoint: Compiled, credential: Credential) -> Endpoint:
+    return Endpoint(
+        provider=endpoint.name,
+        codec=dialects()[endpoint.dialect],
+        base_url=endpoint.base_url,
+        credential=credential,
+        connect_timeout=endpoint.connect_timeout,
+        header_timeout=endpoint.header_timeout,
+        max_body_bytes=endpoint.max_body_bytes,
+        framing=framing_of(dialects()[endpoint.dialect]),
+        following=_following(endpoint),
+        gateway=_gateway(endpoint.gateway),
+        sign=credential.sign,
+    )
 
 
 def _fixed(endpoint: Compiled) -> FixedCredential:

@@ -2,18 +2,22 @@
 its calls."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from trunkline import v1
+from trunkline_server.app.cloud_credentials import CloudCredentials
 from trunkline_server.app.provider_secrets import (
     CheckedSource,
     SecretsHere,
+    all_secrets,
+    document_references,
     fetched_paths,
     stored_name,
 )
 from trunkline_server.app.trials import Trial, Trials
+from trunkline_server.catalogue.clouds import cloud_identity
 from trunkline_server.catalogue.compile import Endpoint
 from trunkline_server.clock import Clock
 from trunkline_server.engine import ports as engine
@@ -32,9 +36,10 @@ from trunkline_server.settings import (
     ConfigError,
     Problem,
     ProviderSettings,
+    Secret,
     SecretsSettings,
     Settings,
-    provider_secrets,
+    cloud_secrets,
 )
 from trunkline_server.telemetry.secrets import SecretLog
 from trunkline_server.upstream.http import HttpClient
@@ -76,8 +81,10 @@ class Credentials:
         self._log = log
         self._audit = audit
         self._vault = CredentialVault(clock, self._try, self._heard)
+        self._clouds = CloudCredentials(settings, clock, self._trials, log, audit)
+        self._source = CheckedSource(source)
         self._refresher = Refresher(
-            CheckedSource(source),
+            self._source,
             clock,
             self,
             audit,
@@ -98,37 +105,46 @@ class Credentials:
         self.on_change: Callable[[], None] = _nobody
 
     async def start(self, settings: Settings) -> None:
-        """Fetches every secret that the settings name.
+        """Fetches every secret that the settings name, and what their identities give.
 
         Raises ConfigError for one that its manager refuses and OSError for one that cannot be
         had now, unless their providers are to be skipped.
         """
         paths = fetched_paths(settings)
+        self._source.documents = document_references(settings)
         self._require_stored(settings)
+        await self._first({each: (path, self._keep(each)) for each, path in paths.items()})
+        identities: dict[str, tuple[str, Coroutine[None, None, None]]] = {}
+        for name, provider in settings.providers.items():
+            auth = cloud_identity(name, provider)
+            if auth is not None and all(self._here.value(each) for _, each in cloud_secrets(auth)):
+                path = f"providers.{name}.auth.{auth.name}"
+                first = self._clouds.first(name, auth, self._here.value)
+                identities[f"identity:{path}"] = path, first
+        await self._first(identities)
+
+    async def _first(self, fetches: Mapping[str, tuple[str, Coroutine[None, None, None]]]) -> None:
+        """Makes the first fetches of a start, by what is fetched, each with its path."""
         outcomes = await asyncio.gather(
-            *(self._keep(reference) for reference in paths), return_exceptions=True
+            *(fetch for _, fetch in fetches.values()), return_exceptions=True
         )
-        failed = {
-            reference: outcome
-            for reference, outcome in zip(paths, outcomes, strict=True)
-            if isinstance(outcome, BaseException)
-        }
-        for reference, error in failed.items():
+        for (reference, (path, _)), error in zip(fetches.items(), outcomes, strict=True):
+            if error is None:
+                continue
             if not isinstance(error, TrunklineError):
                 raise error
             if self._settings.on_missing == "skip":
                 self._log.fetch_failed(reference, error.message, 0.0)
             elif isinstance(error, SecretRefusedError):
-                problem = Problem(0, paths[reference], error.message)
-                raise ConfigError("secrets", [problem]) from None
+                raise ConfigError("secrets", [Problem(0, path, error.message)]) from None
             else:
-                raise OSError(f"{paths[reference]}: {error.message}")
+                raise OSError(f"{path}: {error.message}")
 
     def _require_stored(self, settings: Settings) -> None:
         if self._settings.on_missing == "skip":
             return
         for name, provider in settings.providers.items():
-            for below, secret in provider_secrets(provider):
+            for below, secret in all_secrets(provider):
                 if not stored_name(secret) or self._here.value(secret) is not None:
                     continue
                 path = f"providers.{name}.{below}"
@@ -148,7 +164,7 @@ class Credentials:
         for name, provider in settings.providers.items():
             missing = [
                 secret.reference
-                for _, secret in provider_secrets(provider)
+                for _, secret in all_secrets(provider)
                 if self._here.value(secret) is None
             ]
             if missing and not self._keeps(name, missing):
@@ -171,7 +187,7 @@ class Credentials:
         used = {
             secret.reference
             for endpoint in endpoints.values()
-            for secret in endpoint.secrets
+            for secret in _secrets(endpoint)
             if secret.managed and not stored_name(secret)
         }
         self._known = dict(endpoints)
@@ -181,7 +197,12 @@ class Credentials:
             self._forget(reference)
         for name in self._endpoints.keys() - endpoints.keys():
             self._drop(name)
-        return {name: self._of(name, endpoint) for name, endpoint in endpoints.items()}
+        self._clouds.retain({name: each for name, each in endpoints.items() if each.cloud})
+        found = {name: self._of(name, endpoint) for name, endpoint in endpoints.items()}
+        for name, endpoint in endpoints.items():
+            if endpoint.cloud is not None:
+                found[name] = self._clouds.of(name, endpoint, self._here.value, found[name])
+        return found
 
     async def close(self) -> None:
         """Ends what runs in the background."""
@@ -190,6 +211,7 @@ class Credentials:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._refresher.close()
+        await self._clouds.close()
         for name in list(self._endpoints):
             self._drop(name)
 
@@ -249,7 +271,7 @@ class Credentials:
         return reference not in self._here.expired and not any(
             reference == secret.reference
             for _, provider in self._settled.items()
-            for _, secret in provider_secrets(provider)
+            for _, secret in all_secrets(provider)
         )
 
     def _drop(self, name: str) -> None:
@@ -263,6 +285,8 @@ class Credentials:
     def _stored_changed(self, name: str) -> None:
         """Takes over a stored credential, which was tried by whoever wrote it."""
         for provider, endpoint in self._known.items():
+            if any(stored_name(secret) == name for secret in _cloud_secrets(endpoint)):
+                self._clouds.turn(provider, self._here.value)
             if not any(stored_name(secret) == name for secret in endpoint.secrets):
                 continue
             pair = self._here.pair(endpoint.secrets)
@@ -279,6 +303,10 @@ class Credentials:
         that name, or else of its first. Raises FAILED_PRECONDITION for a provider that is none.
         """
         endpoint = self._known.get(provider)
+        if endpoint is not None:
+            for secret in _cloud_secrets(endpoint):
+                if stored_name(secret) == name or not endpoint.secrets:
+                    return await self._clouds.verdict(endpoint, self._here.value, (secret, value))
         if endpoint is None or not endpoint.secrets:
             raise TrunklineError(
                 v1.ERROR_REASON_FAILED_PRECONDITION,
@@ -297,7 +325,7 @@ class Credentials:
         return [
             provider
             for provider, endpoint in self._known.items()
-            if any(stored_name(secret) == name for secret in endpoint.secrets)
+            if any(stored_name(secret) == name for secret in _secrets(endpoint))
         ]
 
     async def _keep(self, reference: str) -> None:
@@ -306,6 +334,9 @@ class Credentials:
             for name, endpoint in self._endpoints.items():
                 if any(secret.reference == reference for secret in endpoint.secrets):
                     self._turn(name)
+            for name, endpoint in self._known.items():
+                if any(secret.reference == reference for secret in _cloud_secrets(endpoint)):
+                    self._clouds.turn(name, self._here.value)
 
         self._here.fetched[reference] = await self._refresher.keep(reference, changed)
 
@@ -385,6 +416,14 @@ async def _rings(bell: asyncio.Event, seconds: float) -> bool:
     except TimeoutError:
         return False
     return True
+
+
+def _cloud_secrets(endpoint: Endpoint) -> list[Secret]:
+    return [] if endpoint.cloud is None else [each for _, each in cloud_secrets(endpoint.cloud)]
+
+
+def _secrets(endpoint: Endpoint) -> list[Secret]:
+    return [*endpoint.secrets, *_cloud_secrets(endpoint)]
 
 
 def _same_place(before: Endpoint, after: Endpoint) -> bool:

@@ -1,29 +1,38 @@
 """The secrets of providers' headers: which there are, where they are, and several as one."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from trunkline_server.clock import Clock
 from trunkline_server.secrets.ports import SecretRefusedError, SecretSource, SecretValue
 from trunkline_server.secrets.rotation import Pair, bundle
-from trunkline_server.settings import Secret, Settings, is_header_safe, provider_secrets
+from trunkline_server.settings import (
+    ProviderSettings,
+    Secret,
+    Settings,
+    auth_secrets,
+    is_header_safe,
+    provider_secrets,
+)
 
 if TYPE_CHECKING:
     from trunkline_server.app.stored_credentials import StoredCredentials
 
 
 class CheckedSource:
-    """A source whose values can stand in a header."""
+    """A source whose values can stand in a header, but for documents: those never do."""
 
     def __init__(self, source: SecretSource) -> None:
         self._source = source
+        # References of documents.
+        self.documents: frozenset[str] = frozenset()
 
     async def fetch(self, reference: str) -> SecretValue:
         """As SecretSource.fetch."""
         found = await self._source.fetch(reference)
         value = replace(found, value=found.value.strip())
-        if not is_header_safe(value.value):
+        if reference not in self.documents and not is_header_safe(value.value):
             raise SecretRefusedError(
                 f"{reference}: the secret is empty, or holds characters that no header may hold"
             )
@@ -100,7 +109,23 @@ def fetched_paths(settings: Settings) -> dict[str, str]:
     """Where each secret that is to be fetched is first named, by its reference."""
     paths: dict[str, str] = {}
     for name, provider in settings.providers.items():
-        for below, secret in provider_secrets(provider):
+        for below, secret in all_secrets(provider):
             if secret.managed and not stored_name(secret):
                 paths.setdefault(secret.reference, f"providers.{name}.{below}")
     return paths
+
+
+def all_secrets(provider: ProviderSettings) -> Iterator[tuple[str, Secret]]:
+    """The secrets of a provider's headers and of its identity in a cloud, with their paths."""
+    yield from provider_secrets(provider)
+    yield from auth_secrets(provider)
+
+
+def document_references(settings: Settings) -> frozenset[str]:
+    """The references to secrets that are documents, such as key files."""
+    return frozenset(
+        secret.reference
+        for provider in settings.providers.values()
+        for below, secret in auth_secrets(provider)
+        if below.endswith((".credentials", ".client_certificate"))
+    )

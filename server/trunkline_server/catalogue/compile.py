@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields
 from functools import partial
 
 from trunkline import v1
+from trunkline_server.catalogue.clouds import cloud_identity
 from trunkline_server.catalogue.extensions import dialects, provider_rows
 from trunkline_server.catalogue.models import (
     CAPABILITIES,
@@ -29,6 +30,7 @@ from trunkline_server.routing.snapshot import (
 from trunkline_server.settings import (
     AttemptSettings,
     BalanceSettings,
+    CloudAuthSettings,
     DeploymentSettings,
     GatewaySettings,
     HedgeSettings,
@@ -39,6 +41,7 @@ from trunkline_server.settings import (
     Secret,
     Settings,
     deployment_name,
+    place_of,
 )
 
 _USER_AGENT = "trunkline"
@@ -73,6 +76,8 @@ class Endpoint:
     probe: ProbeSettings | None
     # What is fetched to try a credential, where no probe is configured.
     probe_path: str
+    # The identity that requests are sent under, where a cloud knows it; its region is filled in.
+    cloud: CloudAuthSettings | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,14 +200,19 @@ def _provider(name: str, provider: ProviderSettings, settings: Settings) -> _Pro
         else:
             template[key] = value
     render = partial(_render, tuple(template.items()))
+    region = provider.region or row.region
+    flags = {**row.flags, **provider.flags}
+    base_url = provider.base_url or row.base_urls.get(region, row.base_url)
+    for place, value in place_of(base_url, region, flags).items():
+        base_url = base_url.replace(f"{{{place}}}", value)
     endpoint = Endpoint(
         name=name,
         dialect=provider.dialect or row.dialect,
-        base_url=provider.base_url or row.base_url,
+        base_url=base_url,
         headers=render([None if each.managed else each.reveal() for each in secrets]),
         secrets=tuple(secrets),
         render=render,
-        flags={**row.flags, **provider.flags},
+        flags=flags,
         connect_timeout=provider.connect_timeout,
         header_timeout=provider.header_timeout,
         max_body_bytes=settings.server.max_response_bytes,
@@ -210,13 +220,14 @@ def _provider(name: str, provider: ProviderSettings, settings: Settings) -> _Pro
         gateway=row.gateway if provider.gateway is None else provider.gateway,
         probe=provider.probe,
         probe_path=row.probe_path,
+        cloud=cloud_identity(name, provider),
     )
     residency = row.residency if provider.residency is None else provider.residency
     return _Provider(
         name=name,
         kind=kind,
         endpoint=endpoint,
-        region=provider.region or row.region,
+        region=region,
         residency=residency,
         price_provider=provider.price_provider or row.price_provider,
         lacks=OPTIONAL_FACULTIES - faculties(dialects()[endpoint.dialect]),

@@ -13,6 +13,7 @@ from trunkline_server.settings import (
     Problem,
     ProviderSettings,
     Settings,
+    place_of,
     resolve_secret,
     usual_key,
 )
@@ -30,7 +31,8 @@ def from_environment(env: Mapping[str, str], book: PriceBook | None = None) -> S
     deployments: list[DeploymentSettings] = []
     for name, row in provider_rows().items():
         reference = usual_key(row.env, env)
-        if reference is None:
+        # What else stands in a URL, no variable says.
+        if reference is None or not all(place_of(row.base_url, row.region, row.flags).values()):
             continue
         try:
             secret = resolve_secret(reference, env, Path())

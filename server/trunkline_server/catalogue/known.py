@@ -13,7 +13,10 @@ def known() -> Known:
     rows = provider_rows()
     return Known(
         kinds={
-            name: ProviderKind(row.dialect, row.base_url, row.env) for name, row in rows.items()
+            name: ProviderKind(
+                row.dialect, row.base_url, row.env, row.auth, row.region, row.base_urls
+            )
+            for name, row in rows.items()
         },
         dialects=frozenset(dialects()),
         price_providers=frozenset(installed_table().provider_ids),

@@ -8,7 +8,9 @@ from typing import Annotated
 from trunkline_server.settings import (
     AuthSettings,
     GatewaySettings,
+    map_of,
     read,
+    read_auth,
     read_records,
     record,
 )
@@ -23,8 +25,10 @@ class ProviderRow:
     # The codec it speaks, and the URL that the codec's paths are joined to.
     dialect: Annotated[str, read.text]
     base_url: Annotated[str, read.base_url]
+    # Its URLs in some regions, where they are others.
+    base_urls: Annotated[dict[str, str], map_of(read.base_url)] = field(default_factory=dict)
     # Where the API key stands, and the variables that usually hold it.
-    auth: Annotated[AuthSettings, record(AuthSettings)] = _BEARER
+    auth: Annotated[AuthSettings, read_auth] = _BEARER
     env: Annotated[tuple[str, ...], read.texts] = ()
     # Further headers of every request.
     headers: Annotated[dict[str, str], read.plain_headers] = field(default_factory=dict)

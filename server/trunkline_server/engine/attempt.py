@@ -205,6 +205,9 @@ class Attempt:
             if elapsed < (PRESUMED_LATENCY if usual is None else usual):
                 # The caller was in more of a hurry than this deployment ever promised.
                 return Blame.NONE
+        if error.reason == v1.ERROR_REASON_AUTHENTICATION and not error.sent:
+            # It had no credential to go out under, so nothing was learnt of the deployment.
+            return Blame.NONE
         if error.reason == v1.ERROR_REASON_MODEL_NOT_FOUND and "/" in self.target.name:
             # The caller named the vendor's model; other callers name others. No configured
             # deployment has a slash in its name.
@@ -234,7 +237,10 @@ async def admitted(call: Call, target: Deployment) -> Ticket | None:
 def http_request(
     endpoint: Endpoint, wire: WireRequest, call: Call, headers: Headers
 ) -> HttpRequest:
-    """The HTTP request of one attempt, with the attempt's headers and trace context."""
+    """The HTTP request of one attempt, with the attempt's headers and trace context, signed.
+
+    Raises UpstreamError where it is to be signed and cannot be.
+    """
     if wire.headers:
         headers += wire.headers
     if wire.content_type:
@@ -248,7 +254,7 @@ def http_request(
         headers = (*headers, ("traceparent", call.traceparent))
         if call.tracestate:
             headers = (*headers, ("tracestate", call.tracestate))
-    return HttpRequest(
+    request = HttpRequest(
         wire.method,
         endpoint.base_url + wire.path,
         headers,
@@ -257,6 +263,7 @@ def http_request(
         endpoint.header_timeout,
         endpoint.max_body_bytes,
     )
+    return request if endpoint.sign is None else endpoint.sign(request)
 
 
 def timed_out(what: str, seconds: float) -> UpstreamError:

@@ -8,6 +8,7 @@ from trunkline_server.errors import TrunklineError
 from trunkline_server.routing.query import Constraint
 from trunkline_server.routing.snapshot import Deployment
 from trunkline_server.routing.warm import Warmth
+from trunkline_server.upstream.http import HttpRequest
 
 if TYPE_CHECKING:
     from trunkline_server.engine.call import Call
@@ -18,6 +19,9 @@ Headers = tuple[tuple[str, str], ...]
 # A streamed call's way out: events, or events that are serialised already.
 Send = Callable[[v1.StreamGenerateResponse], Awaitable[None]]
 SendBytes = Callable[[bytes], Awaitable[None]]
+# What a request to a provider passes through last: it is signed there, as a whole. Raises
+# UpstreamError with AUTHENTICATION, and `sent` False, while there is nothing to send it under.
+Sign = Callable[[HttpRequest], HttpRequest]
 
 
 class Caller(Protocol):
@@ -129,6 +133,11 @@ class Credential(Protocol):
     @property
     def headers(self) -> Headers:
         """The headers of the next request."""
+        ...
+
+    @property
+    def sign(self) -> Sign | None:
+        """What signs each request, bound when a table is built; None: headers say it all."""
         ...
 
     def refused(self, headers: Headers) -> Headers | None:

@@ -115,8 +115,8 @@ async def probe_once(
 
     `flags` are those of the probe's model.
     """
-    request = _request(endpoint, probe, flags, headers)
     try:
+        request = _request(endpoint, probe, flags, headers)
         async with asyncio.timeout(_PATIENCE):
             reply = await http.fetch(request)
     except UpstreamError as error:
@@ -146,7 +146,7 @@ def _request(
         wire = endpoint.codec.encode_generate(request, target, stream=False)
         method, path, body = wire.method, wire.path, wire.body
         headers += wire.headers
-    return HttpRequest(
+    ready = HttpRequest(
         method,
         endpoint.base_url + path,
         headers,
@@ -155,3 +155,4 @@ def _request(
         _PATIENCE,
         endpoint.max_body_bytes,
     )
+    return ready if endpoint.sign is None else endpoint.sign(ready)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from trunkline import v1
-from trunkline_server.engine.ports import Caller, Credential, Headers
+from trunkline_server.engine.ports import Caller, Credential, Headers, Sign
 from trunkline_server.engine.sites import Sites
 from trunkline_server.providers.codec import Codec, CodecTarget
 from trunkline_server.providers.exchange import ExchangeCodec
@@ -30,6 +30,11 @@ class FixedCredential:
 
     headers: Headers = field(repr=False)
     secrets: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def sign(self) -> Sign | None:
+        """As Credential.sign: nothing does."""
+        return None
 
     def refused(self, headers: Headers) -> Headers | None:
         """As Credential.refused: there is no other."""
@@ -56,6 +61,11 @@ class WithHeaders:
     def headers(self) -> Headers:
         """As Credential.headers."""
         return self._with(self._inner.headers)
+
+    @property
+    def sign(self) -> Sign | None:
+        """As Credential.sign."""
+        return self._inner.sign
 
     def refused(self, headers: Headers) -> Headers | None:
         """As Credential.refused."""
@@ -107,8 +117,8 @@ class Following:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """How to reach one provider. `credential` gives the headers of every request, `framing` the
-    parser of a streamed answer's bytes."""
+    """How to reach one provider. `credential` gives the headers of every request, and `sign` is its
+    own; `framing` is the parser of a streamed answer's bytes."""
 
     provider: str
     codec: Codec
@@ -122,6 +132,7 @@ class Endpoint:
     following: Following | None = None
     # None: nothing stands before the vendor.
     gateway: Gateway | None = None
+    sign: Sign | None = None
 
 
 @dataclass(frozen=True, slots=True)

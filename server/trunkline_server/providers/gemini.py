@@ -14,6 +14,7 @@ from trunkline_server.providers import (
 )
 from trunkline_server.providers.codec import CodecTarget, StreamDecoder, WireRequest
 from trunkline_server.providers.gemini_stream import GeminiStreamDecoder
+from trunkline_server.providers.gemini_vertex import vertex_embed
 
 _COLLECTIONS = ("models/", "tunedModels/")
 
@@ -21,7 +22,7 @@ _COLLECTIONS = ("models/", "tunedModels/")
 class GeminiCodec:
     """Codec for hosts that speak Gemini, relative to a base URL such as
     https://generativelanguage.googleapis.com/v1beta or, on Vertex AI,
-    .../v1/projects/P/locations/L/publishers/google (which has no batchEmbedContents).
+    .../v1/projects/P/locations/L/publishers/google.
 
     A provider_model is a bare id, or a resource name in `models/` or `tunedModels/`.
 
@@ -31,6 +32,8 @@ class GeminiCodec:
         tokens from MINIMAL to HIGH), for Gemini 2.5 models, which refuse levels. In either
         case a budget_tokens that is set goes out as thinkingBudget in the effort's place,
         and REASONING_EFFORT_NONE as a budget of zero.
+      vertex: true for Vertex AI, whose embeddings are asked for otherwise (see gemini_vertex).
+      embed_by: "predict" for models whose embeddings Vertex AI gives by that method alone.
       skip_signature_check: true gives the first call of an assistant message that has no
         signature of this dialect the vendor's placeholder, without which Gemini 3 refuses
         calls that another vendor's model made. False (default) sends none.
@@ -67,6 +70,10 @@ class GeminiCodec:
         return GeminiStreamDecoder()
 
     def encode_embed(self, request: v1.EmbedRequest, target: CodecTarget) -> WireRequest:
+        if target.flags.get("vertex"):
+            predict = target.flags.get("embed_by") == "predict"
+            verb, body = vertex_embed(request, predict=predict)
+            return WireRequest(f"/{_resource_path(target.provider_model)}:{verb}", body)
         return WireRequest(
             path=f"/{_resource_path(target.provider_model)}:batchEmbedContents",
             body=gemini_encode.embed_body(request, "".join(_resource(target.provider_model))),

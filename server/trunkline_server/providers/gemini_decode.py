@@ -73,9 +73,14 @@ def decode_embed(body: bytes, into: v1.EmbedResponse) -> None:
     reply = read_document(body)
     if "error" in reply:
         raise reported_error(reply)
-    vectors = list_at(reply, "embeddings")
-    if not vectors and "embedding" in reply:
-        vectors = [reply["embedding"]]
+    vectors: list[Json]
+    if "predictions" in reply:
+        vectors = _predicted(reply, into.usage)
+    else:
+        vectors = list_at(reply, "embeddings")
+        if not vectors and "embedding" in reply:
+            vectors = [reply["embedding"]]
+        read_usage(reply, into.usage)
     if not vectors:
         raise senseless("has no embeddings")
     for item in vectors:
@@ -84,7 +89,22 @@ def decode_embed(body: bytes, into: v1.EmbedResponse) -> None:
             into.embeddings.add().values.extend(values)
         except TypeError:
             raise senseless("has embeddings that are not numbers") from None
-    read_usage(reply, into.usage)
+
+
+def _predicted(reply: Json, usage: v1.Usage) -> list[Json]:
+    """The embeddings of Vertex AI's predict, each of which counts its own tokens."""
+    found = []
+    for item in list_at(reply, "predictions"):
+        embedding = object_at(as_object(item, "predictions"), "embeddings")
+        statistics = object_at(embedding, "statistics")
+        count = statistics.get("token_count")
+        if count is not None:
+            # Its numbers are doubles, and may be written so.
+            whole = int(count) if isinstance(count, float) and count.is_integer() else count
+            usage.input_tokens += count_at({"token_count": whole}, "token_count")
+            usage.source = v1.USAGE_SOURCE_PROVIDER
+        found.append(embedding)
+    return found
 
 
 def first_candidate(reply: Json) -> Json | None:

@@ -86,19 +86,32 @@ def embed_body(request: v1.EmbedRequest, resource: str) -> bytes:
     The vendor's options belong to each input, so provider_options are merged into each.
     """
     shared: dict[str, Any] = {"model": resource}
-    if request.task:
-        task = _TASKS.get(request.task)
-        if task is None:
-            raise invalid("task", "is not known here")
+    task = embed_task(request)
+    if task:
         shared["taskType"] = task
     if request.HasField("dimensions"):
         shared["outputDimensionality"] = request.dimensions
-    if request.HasField("provider_options"):
-        options = _options(request.provider_options, _PROTECTED_EMBED)
-        _merge(shared, options)
+    _merge(shared, embed_options(request))
     return orjson.dumps(
         {"requests": [{**shared, "content": {"parts": [{"text": t}]}} for t in request.inputs]}
     )
+
+
+def embed_task(request: v1.EmbedRequest) -> str:
+    """The vendor's word for what the vectors are for; empty where nothing is said."""
+    if not request.task:
+        return ""
+    task = _TASKS.get(request.task)
+    if task is None:
+        raise invalid("task", "is not known here")
+    return task
+
+
+def embed_options(request: v1.EmbedRequest) -> dict[str, Any]:
+    """The vendor's options for each input."""
+    if not request.HasField("provider_options"):
+        return {}
+    return _options(request.provider_options, _PROTECTED_EMBED)
 
 
 def _declarations(request: v1.GenerateRequest) -> list[dict[str, Any]]:

@@ -28,8 +28,9 @@ class OpenAIChatCodec:
 
     - `assistant_images` (False): images in assistant messages are sent, in `images`, as
       OpenRouter's image models want them; otherwise they are refused.
-    - `azure_api_version` (""): when set, the path is that of an Azure OpenAI deployment,
-      `/deployments/{model}/...?api-version={this}`, below a base URL that ends in `/openai`.
+    - `azure_api_version` (""): when set, the paths are those of Azure OpenAI, below a base URL
+      that ends in `/openai`: of a dated version `/deployments/{model}/...?api-version={this}`,
+      of "v1" `/v1/...`, of "preview" and "latest" the same with `?api-version={this}`.
     - `cache_control` (False): cache breakpoints are sent as Anthropic's `cache_control`.
     - `embed_base64` (False): asks for embeddings as base64, a quarter of the bytes.
       Answers are read in either form.

@@ -12,6 +12,7 @@ from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
 
 from trunkline import v1
 from trunkline_server.providers.openai_errors import reported_error
+from trunkline_server.providers.openai_filters import Findings
 from trunkline_server.providers.openai_messages import Json
 from trunkline_server.providers.openai_parts import (
     ReasoningDetail,
@@ -77,6 +78,12 @@ def decode_chat(body: bytes, into: v1.GenerateResponse) -> None:
     word = text_of(choice.get("finish_reason"))
     into.vendor_finish_reason = word
     into.finish_reason = finish_reason(word, refused=bool(message.get("refusal")))
+    if "prompt_filter_results" in document or "content_filter_results" in choice:
+        found = Findings()
+        found.of_prompt(document)
+        if "content_filter_results" in choice:
+            found.of_answer(choice)
+        into.filter_findings.extend(found)
     usage = document.get("usage")
     if isinstance(usage, dict):
         true_total = true_total_tokens(message) if "provider_metadata" in message else 0

@@ -6,7 +6,6 @@ The fields are those of OpenAI's own SDK, whose types judge the golden requests
 
 from collections.abc import Mapping
 from typing import Any, Literal
-from urllib.parse import quote
 
 import orjson
 from google.protobuf import struct_pb2
@@ -14,7 +13,7 @@ from google.protobuf import struct_pb2
 from trunkline import v1
 from trunkline_server.errors import invalid
 from trunkline_server.providers.codec import CodecTarget, WireRequest
-from trunkline_server.providers.openai_flags import enabled, number, word
+from trunkline_server.providers.openai_flags import enabled, number, operation_path, word
 from trunkline_server.providers.openai_messages import Json, encode_messages
 
 _EFFORTS: Mapping[v1.ReasoningEffort.ValueType, str] = {
@@ -60,7 +59,7 @@ def encode_chat(request: v1.GenerateRequest, target: CodecTarget, *, stream: boo
         _user(request.context, target, body)
     if request.HasField("provider_options"):
         _merge_options(request.provider_options, _CHAT_OWN_FIELDS, body)
-    return WireRequest(_path("/chat/completions", target), orjson.dumps(body))
+    return WireRequest(operation_path("/chat/completions", target), orjson.dumps(body))
 
 
 def encode_embeddings(request: v1.EmbedRequest, target: CodecTarget) -> WireRequest:
@@ -74,15 +73,7 @@ def encode_embeddings(request: v1.EmbedRequest, target: CodecTarget) -> WireRequ
         _user(request.context, target, body)
     if request.HasField("provider_options"):
         _merge_options(request.provider_options, _EMBED_OWN_FIELDS, body)
-    return WireRequest(_path("/embeddings", target), orjson.dumps(body))
-
-
-def _path(path: str, target: CodecTarget) -> str:
-    version = word(target, "azure_api_version")
-    if not version:
-        return path
-    deployment = quote(target.provider_model, safe="")
-    return f"/deployments/{deployment}{path}?api-version={quote(version, safe='')}"
+    return WireRequest(operation_path("/embeddings", target), orjson.dumps(body))
 
 
 def _config(config: v1.GenerationConfig, target: CodecTarget, body: Json) -> None:

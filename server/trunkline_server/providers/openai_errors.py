@@ -22,6 +22,7 @@ from trunkline_server.providers.common import (
     retry_after_seconds,
     shorten,
 )
+from trunkline_server.providers.openai_filters import filtered_for
 
 # By the vendor's `code` or `type`, in lower case.
 _BY_CODE: Mapping[str, v1.ErrorReason.ValueType] = {
@@ -166,6 +167,7 @@ class _Report:
         self.status = 0
         self.codes: list[str] = []
         self.moderated = False
+        self.filtered = ""
         self._read(document, depth=0)
 
     def _read(self, document: Any, depth: int) -> None:
@@ -181,6 +183,7 @@ class _Report:
         elif isinstance(error, dict | list):
             self._read(error, depth + 1)
         self._read_fields(document)
+        self.filtered = self.filtered or filtered_for(document)
         metadata = document.get("metadata")
         if isinstance(metadata, dict):
             self.moderated |= bool(metadata.get("reasons"))
@@ -263,6 +266,8 @@ def _error(
         message = "the provider refused the credentials" + (f" ({code})" if code else "")
     else:
         message = shorten(report.message) or f"the provider answered with status {http_status}"
+    if report.filtered:
+        message += f" (filtered for {report.filtered})"
     retry_after = retry_after_seconds(headers)
     if retry_after is None and reason == v1.ERROR_REASON_RATE_LIMIT:
         retry_after = _reset_seconds(headers)

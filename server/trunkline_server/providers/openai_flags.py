@@ -1,6 +1,7 @@
 """The switches of the OpenAI dialect, for hosts that deviate from it."""
 
 from collections.abc import Mapping
+from urllib.parse import quote
 
 from trunkline_server.providers.codec import CodecTarget
 
@@ -42,3 +43,25 @@ def word(target: CodecTarget, name: str) -> str:
 def number(target: CodecTarget, name: str) -> int:
     """The number that a flag holds."""
     return int(target.flags.get(name, FLAGS[name]))
+
+
+def operation_path(path: str, target: CodecTarget, *, deployed: bool = True) -> str:
+    """The path of an operation such as /chat/completions: where `azure_api_version` is set, that
+    of Azure OpenAI.
+
+    Its v1 surface has its operations at OpenAI's own paths, and takes "preview" and "latest" for
+    a version; of dated versions the operations stand below the deployment, unless they are not
+    `deployed`: then the model stands in the body, as with /responses. After
+    learn.microsoft.com/azure/ai-foundry/openai/api-version-lifecycle.
+    """
+    version = word(target, "azure_api_version")
+    if not version:
+        return path
+    if version == "v1":
+        return f"/v1{path}"
+    query = f"?api-version={quote(version, safe='')}"
+    if version in {"preview", "latest"}:
+        return f"/v1{path}{query}"
+    if not deployed:
+        return path + query
+    return f"/deployments/{quote(target.provider_model, safe='')}{path}{query}"

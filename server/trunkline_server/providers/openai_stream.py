@@ -11,6 +11,7 @@ from trunkline import v1
 from trunkline_server.errors import UpstreamError
 from trunkline_server.providers.openai_decode import finish_reason
 from trunkline_server.providers.openai_errors import reported_error
+from trunkline_server.providers.openai_filters import Findings
 from trunkline_server.providers.openai_messages import Json
 from trunkline_server.providers.openai_parts import (
     ReasoningDetail,
@@ -78,6 +79,7 @@ class OpenAIStreamDecoder:
         self._answered = False
         self._done = False
         self._raw_usage: Json | None = None
+        self._findings = Findings()
         self._true_total = 0
 
     def feed(self, event: str, data: bytes) -> Sequence[v1.StreamDelta]:
@@ -98,6 +100,8 @@ class OpenAIStreamDecoder:
         if not self.response_id:
             self.response_id = text_of(chunk.get("id"))
         choices = chunk.get("choices")
+        if not self._answered:
+            self._findings.of_prompt(chunk)
         if choices:
             self._choices(choices, deltas)
         if self._raw_usage is not None or chunk.get("usage") or "x_groq" in chunk:
@@ -119,6 +123,7 @@ class OpenAIStreamDecoder:
             vendor_finish_reason=self._finish_word,
             usage=self.usage if self._raw_usage is not None else None,
             model=self.model,
+            filter_findings=self._findings,
         )
 
     def _choices(self, choices: Any, deltas: list[v1.StreamDelta]) -> None:
@@ -141,6 +146,8 @@ class OpenAIStreamDecoder:
                 # Hosts repeat it in the chunk with the usage.
                 self._finish_word = self._finish_word or word
                 self._close(deltas)
+            if "content_filter_results" in choice:
+                self._findings.of_answer(choice)
             if "usage" in choice:
                 self._take_usage(choice)  # Moonshot puts it here.
 

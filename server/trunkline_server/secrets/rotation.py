@@ -72,6 +72,11 @@ class Credential:
         self._grace_ends = 0.0
         self._expiry: asyncio.TimerHandle | None = None
 
+    @property
+    def sign(self) -> None:
+        """As the engine's Credential.sign: headers say it all."""
+        return
+
     def refused(self, headers: Headers) -> Headers | None:
         """The headers under which a call refused under `headers` may be repeated, once.
 

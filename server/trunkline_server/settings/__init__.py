@@ -14,13 +14,21 @@ from trunkline_server.settings.access import (
 from trunkline_server.settings.admin import ADMIN_LISTEN, AdminKeySettings, AdminSettings
 from trunkline_server.settings.audit import AuditSettings
 from trunkline_server.settings.caching import CacheRuleSettings, CacheSettings
-from trunkline_server.settings.checks import Known, ProviderKind, check_settings, deployment_name
+from trunkline_server.settings.checks import check_settings, deployment_name
+from trunkline_server.settings.cloud_auth import (
+    AwsAuthSettings,
+    CloudAuthSettings,
+    EntraAuthSettings,
+    GoogleAuthSettings,
+    cloud_secrets,
+)
 from trunkline_server.settings.identity import (
     CertificateSettings,
     IssuerSettings,
     KeySettings,
     RetiredSecretSettings,
 )
+from trunkline_server.settings.known import Known, ProviderKind
 from trunkline_server.settings.parse import (
     load,
     parse,
@@ -48,6 +56,8 @@ from trunkline_server.settings.providers import (
     PriceSettings,
     ProbeSettings,
     ProviderSettings,
+    place_of,
+    read_auth,
 )
 from trunkline_server.settings.quotas import BudgetSettings, LimitSettings
 from trunkline_server.settings.records import list_of, map_of, record
@@ -68,7 +78,7 @@ from trunkline_server.settings.schema import (
     TelemetrySettings,
     TlsSettings,
 )
-from trunkline_server.settings.secret_checks import provider_secrets
+from trunkline_server.settings.secret_checks import auth_secrets, provider_secrets
 from trunkline_server.settings.secret_managers import SecretsSettings, VaultSettings
 from trunkline_server.settings.secrets import (
     Secret,
@@ -94,6 +104,7 @@ __all__ = [
     "AttemptSettings",
     "AuditSettings",
     "AuthSettings",
+    "AwsAuthSettings",
     "BalanceSettings",
     "BindingSettings",
     "BreakerSettings",
@@ -103,11 +114,14 @@ __all__ = [
     "CallersSettings",
     "CapabilitySettings",
     "CertificateSettings",
+    "CloudAuthSettings",
     "ConditionsSettings",
     "ConfigError",
     "DeploymentSettings",
     "Document",
+    "EntraAuthSettings",
     "GatewaySettings",
+    "GoogleAuthSettings",
     "GrantSettings",
     "HedgeSettings",
     "InvalidValueError",
@@ -143,7 +157,9 @@ __all__ = [
     "TlsSettings",
     "VaultSettings",
     "WindowSettings",
+    "auth_secrets",
     "check_settings",
+    "cloud_secrets",
     "deployment_name",
     "is_credential_name",
     "is_header_safe",
@@ -152,8 +168,10 @@ __all__ = [
     "managed_reference",
     "map_of",
     "parse",
+    "place_of",
     "provider_secrets",
     "read",
+    "read_auth",
     "read_records",
     "record",
     "resolve_secret",

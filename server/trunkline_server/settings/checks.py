@@ -2,14 +2,18 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Set
-from dataclasses import dataclass, field
 from decimal import Decimal
 from ipaddress import ip_address
 
 from trunkline_server.settings.access_checks import check_access
+from trunkline_server.settings.cloud_checks import check_place, cloud_of
+from trunkline_server.settings.known import Known
 from trunkline_server.settings.privacy import privacy_complaints
 from trunkline_server.settings.problems import Problem, suggestion
-from trunkline_server.settings.providers import DeploymentSettings, ProviderSettings
+from trunkline_server.settings.providers import (
+    DeploymentSettings,
+    ProviderSettings,
+)
 from trunkline_server.settings.routing import PolicySettings
 from trunkline_server.settings.schema import Settings
 from trunkline_server.settings.secret_checks import check_secrets
@@ -22,25 +26,6 @@ _ROUTE_PREFIX = "route:"
 # Budgets are counted in nanos by programs whose numbers are doubles.
 _MOST_DOLLARS = 9_000_000
 _LEAST_DOLLARS = Decimal("1e-9")
-
-
-@dataclass(frozen=True, slots=True)
-class ProviderKind:
-    """What a catalogue row says that a configuration may rely on. `env` names the variables
-    that may hold its API key."""
-
-    dialect: str
-    base_url: str
-    env: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What a configuration may refer to beside itself; None means that it is not checked."""
-
-    kinds: Mapping[str, ProviderKind] = field(default_factory=dict)
-    dialects: Set[str] | None = None
-    price_providers: Set[str] | None = None
 
 
 Complaint = tuple[str, str]
@@ -59,7 +44,7 @@ def _all(settings: Settings, known: Known, lines: Mapping[str, int]) -> Iterable
         *_server(settings),
         *_admin(settings),
         *_state(settings),
-        *_providers(settings.providers, known, lines),
+        *_providers(settings, known, lines),
         *_deployments(settings),
         *_policies(settings, "models", settings.models),
         *_policies(settings, "routes", settings.routes),
@@ -147,9 +132,8 @@ def _is_loopback(address: str) -> bool:
         return host == "localhost"
 
 
-def _providers(
-    providers: Mapping[str, ProviderSettings], known: Known, lines: Mapping[str, int]
-) -> Iterator[Complaint]:
+def _providers(settings: Settings, known: Known, lines: Mapping[str, int]) -> Iterator[Complaint]:
+    providers = settings.providers
     # What the store has none of has no line.
     if not providers and lines.get("providers"):
         yield "providers", "names no provider; name at least one, such as openai"
@@ -166,9 +150,12 @@ def _providers(
         }
         if kind is None:
             yield from _unknown_kind(path, name, provider, known, given)
-        elif kind.env and not given & {"api_key", "base_url"}:
+        elif kind.env and not given & {"api_key", "base_url"} and not cloud_of(provider, kind):
             names = " or ".join(kind.env)
             yield path, f"has no api_key and {names} is not set; export it or write api_key"
+        # What stands in no line comes from the store.
+        references = settings.state.references if lines.get(path) == 0 else None
+        yield from check_place(path, provider, kind, references)
         if known.dialects is not None and provider.dialect not in {"", *known.dialects}:
             hint = suggestion(provider.dialect, known.dialects)
             dialects = ", ".join(sorted(known.dialects))

@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from trunkline_server.settings.checks import Known, check_settings, deployment_name
+from trunkline_server.settings.checks import check_settings, deployment_name
+from trunkline_server.settings.known import Known
 from trunkline_server.settings.problems import ConfigError, InvalidValueError, Problem
 from trunkline_server.settings.providers import ProviderSettings
 from trunkline_server.settings.records import map_of
@@ -130,6 +131,8 @@ def _with_usual_key(
     """
     kind = known.kinds.get(provider.kind or name)
     if kind is None or provider.api_key is not None or provider.base_url:
+        return provider
+    if provider.auth is not None and provider.auth.cloud is not None:
         return provider
     reference = usual_key(kind.env, context.env)
     if reference is None:

@@ -1,24 +1,55 @@
 """The configuration of vendors: their endpoints, and the models that are deployed there."""
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Annotated
 
 from trunkline_server.settings import values as read
+from trunkline_server.settings.cloud_auth import (
+    AwsAuthSettings,
+    CloudAuthSettings,
+    EntraAuthSettings,
+    GoogleAuthSettings,
+    cloud_reader,
+)
 from trunkline_server.settings.records import record
 from trunkline_server.settings.secrets import Secret
 from trunkline_server.settings.values import Context
 from trunkline_server.settings.yaml_source import Node
 
+_PLACES = re.compile(r"\{([a-z_]+)\}")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthSettings:
-    """`providers.NAME.auth`: where the API key stands in a request."""
+    """`providers.NAME.auth`: how requests are authenticated, in exactly one way."""
 
-    # The header's name, such as authorization or x-api-key.
-    header: Annotated[str, read.header_name]
+    # The header of the API key, such as authorization or x-api-key.
+    header: Annotated[str, read.header_name] = ""
     # What stands before the key, such as "Bearer " with its space. Empty: nothing.
     prefix: Annotated[str, read.text_or_empty] = ""
+    # Identities that a cloud knows, in place of an API key.
+    aws: Annotated[AwsAuthSettings | None, cloud_reader(AwsAuthSettings)] = None
+    entra: Annotated[EntraAuthSettings | None, cloud_reader(EntraAuthSettings)] = None
+    google: Annotated[GoogleAuthSettings | None, cloud_reader(GoogleAuthSettings)] = None
+
+    @property
+    def cloud(self) -> CloudAuthSettings | None:
+        """The cloud's identity, if it is one."""
+        return self.aws or self.entra or self.google
+
+
+def read_auth(node: Node, context: Context) -> AuthSettings:
+    """A reader of `auth`, here and in the catalogue's rows."""
+    ways = [name for name in ("header", "aws", "entra", "google") if name in node.entries]
+    if node.kind == "map" and len(ways) != 1:
+        told = f"has {' and '.join(ways)}" if ways else "lacks header"
+        context.report(node, f"{told}; write one of header, aws, entra and google")
+    elif node.kind == "map" and ways != ["header"] and "prefix" in node.entries:
+        context.report(node.entries["prefix"], "stands before a key in a header; there is none")
+    return record(AuthSettings)(node, context)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,11 +84,12 @@ class ProviderSettings:
     kind: Annotated[str, read.text] = ""
     # The dialect it speaks; needed, with base_url, for hosts that have no row.
     dialect: Annotated[str, read.text] = ""
+    # {region} in it is the region, another name in braces a flag of that name.
     base_url: Annotated[str, read.base_url] = ""
     # A reference: env:NAME, file:PATH, or into a secret manager, which `secrets` is about.
     # None: the variable that the row names, if base_url is the row's.
     api_key: Annotated[Secret | None, read.provider_secret] = None
-    auth: Annotated[AuthSettings | None, record(AuthSettings)] = None
+    auth: Annotated[AuthSettings | None, read_auth] = None
     # Further headers of every request. Values may be references, as of api_key.
     headers: Annotated[dict[str, str | Secret], read.provider_headers] = field(default_factory=dict)
     # Switches of the dialect, for hosts that deviate from it; each codec documents its own.
@@ -76,6 +108,13 @@ class ProviderSettings:
     connect_timeout: Annotated[float, read.duration(0.001, 300)] = 5.0
     header_timeout: Annotated[float, read.duration(0.001, 86_400)] = 600.0
     probe: Annotated[ProbeSettings | None, record(ProbeSettings)] = None
+
+
+def place_of(url: str, region: str, flags: Mapping[str, str | int | bool]) -> dict[str, str]:
+    """What goes where a URL has a name in braces, by the name: the region where it is {region},
+    a flag of that name elsewhere. Empty for what is not there."""
+    names = _PLACES.findall(url)
+    return {name: region if name == "region" else str(flags.get(name, "")) for name in names}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

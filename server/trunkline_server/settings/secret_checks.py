@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from trunkline_server.settings.cloud_auth import cloud_secrets
 from trunkline_server.settings.providers import ProviderSettings
 from trunkline_server.settings.schema import Settings
 from trunkline_server.settings.secrets import Secret
@@ -17,13 +18,22 @@ def provider_secrets(provider: ProviderSettings) -> Iterator[tuple[str, Secret]]
             yield f"headers.{name}", value
 
 
+def auth_secrets(provider: ProviderSettings) -> Iterator[tuple[str, Secret]]:
+    """The secrets of a provider's identity in a cloud, likewise."""
+    for way in ("aws", "entra", "google"):
+        cloud = None if provider.auth is None else getattr(provider.auth, way)
+        if cloud is not None:
+            for name, value in cloud_secrets(cloud):
+                yield f"auth.{way}.{name}", value
+
+
 def check_secrets(settings: Settings) -> Iterator[tuple[str, str]]:
     """Complaints, as settings.checks has them."""
     referred = {
         f"secrets.master_keys.{key}": at for key, at in settings.secrets.master_keys.items()
     }
     for name, provider in settings.providers.items():
-        for below, secret in provider_secrets(provider):
+        for below, secret in (*provider_secrets(provider), *auth_secrets(provider)):
             referred[f"providers.{name}.{below}"] = secret
     for path, secret in referred.items():
         if secret.reference.startswith("vault:") and settings.secrets.vault is None:

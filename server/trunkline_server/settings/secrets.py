@@ -114,8 +114,11 @@ def is_header_safe(text: str) -> bool:
     return _HEADER_SAFE.match(text) is not None
 
 
-def resolve_secret(reference: str, env: Mapping[str, str], base: Path) -> Secret:
-    """The secret that `env:NAME` or `file:PATH` names; a relative path starts at `base`.
+def resolve_secret(
+    reference: str, env: Mapping[str, str], base: Path, *, header: bool = True
+) -> Secret:
+    """The secret that `env:NAME` or `file:PATH` names; a relative path starts at `base`. It must
+    be fit for a header unless `header` is False.
 
     Raises InvalidValueError, which never quotes a value: not what stands in place of a
     reference, which may be the secret itself, and not what a file or a variable holds.
@@ -139,7 +142,7 @@ def resolve_secret(reference: str, env: Mapping[str, str], base: Path) -> Secret
     value = value.strip()
     if not value:
         raise InvalidValueError(f"{what} is empty")
-    if not is_header_safe(value):
+    if header and not is_header_safe(value):
         raise InvalidValueError(f"{what} holds characters that no header may hold")
     return Secret(value, reference)
 

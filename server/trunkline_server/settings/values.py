@@ -260,7 +260,7 @@ def secret(node: Node, context: Context) -> Secret:
             "is not a reference to a secret; secrets do not stand in this file: "
             "write env:NAME or file:PATH"
         )
-    _check_permitted(node, value, context)
+    check_permitted(node, value, context)
     if value.startswith("file:"):
         context.files.append(secret_path(value, context.base))
     return resolve_secret(value, context.env, context.base)
@@ -270,12 +270,13 @@ def provider_secret(node: Node, context: Context) -> Secret:
     """A reference to a secret that is shown to a provider; its value may be still to be fetched."""
     value = _scalar(node, "a reference such as env:NAME, file:PATH or vault:mount/path#field")
     if node.kind == "text" and is_managed(value):
-        _check_permitted(node, value, context)
+        check_permitted(node, value, context)
         return managed_secret(value)
     return secret(node, context)
 
 
-def _check_permitted(node: Node, reference: str, context: Context) -> None:
+def check_permitted(node: Node, reference: str, context: Context) -> None:
+    """Raises InvalidValueError where a stored resource refers to what it may not."""
     # What stands in no line comes from the store, whose writers need not be this file's.
     if not node.line and not any(fnmatchcase(reference, one) for one in context.references):
         raise InvalidValueError("refers to what state.references does not permit")

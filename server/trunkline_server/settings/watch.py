@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from trunkline_server.settings.checks import Known
+from trunkline_server.settings.known import Known
 from trunkline_server.settings.parse import load
 from trunkline_server.settings.problems import ConfigError
 from trunkline_server.settings.schema import Settings

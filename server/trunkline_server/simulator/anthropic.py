@@ -70,7 +70,7 @@ class Anthropic:
     """The dialect's paths, errors and headers."""
 
     name = "anthropic"
-    listings = ("/anthropic/v1/models", "/anthropic/v1/models/{model}")
+    listings: tuple[str, ...] = ("/anthropic/v1/models", "/anthropic/v1/models/{model}")
 
     @property
     def endpoints(self) -> Iterable[Endpoint]:

@@ -9,6 +9,7 @@ import orjson
 from aiohttp import web
 
 from trunkline_server.simulator.anthropic import Anthropic
+from trunkline_server.simulator.azure import Azure
 from trunkline_server.simulator.bedrock import Bedrock
 from trunkline_server.simulator.counters import Counters
 from trunkline_server.simulator.course import Course, State
@@ -19,6 +20,7 @@ from trunkline_server.simulator.openai import OpenAI
 from trunkline_server.simulator.replicate import Replicate
 from trunkline_server.simulator.script import Script
 from trunkline_server.simulator.vendor_error import VendorError
+from trunkline_server.simulator.vertex import VertexAnthropic, VertexGemini
 
 _MAX_BODY_BYTES = 64 * 1024 * 1024
 # Calls that still run when the server stops are given this long, then cancelled.
@@ -81,7 +83,10 @@ def create_app(state: State) -> web.Application:
     route = app.router.add_route
     route("GET", "/sim/calls", partial(_calls, state=state))
     route("POST", "/sim/reset", partial(_reset, state=state))
-    dialects: tuple[Dialect, ...] = (OpenAI(), Anthropic(), Gemini(), Bedrock())
+    dialects: tuple[Dialect, ...] = (
+        *(OpenAI(), Anthropic(), Gemini(), Bedrock()),
+        *(Azure(), VertexAnthropic(), VertexGemini()),
+    )
     for dialect in dialects:
         for endpoint in dialect.endpoints:
             run = partial(_run, state=state, dialect=dialect, endpoint=endpoint)

@@ -108,7 +108,7 @@ class Gemini:
     """The dialect's paths, errors and headers."""
 
     name = "gemini"
-    listings = (_PREFIX, f"{_PREFIX}/{{model}}")
+    listings: tuple[str, ...] = (_PREFIX, f"{_PREFIX}/{{model}}")
 
     @property
     def endpoints(self) -> Iterable[Endpoint]:

@@ -16,6 +16,10 @@ from trunkline_server.routing.snapshot import Deployment
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
+# The clouds' libraries, which tell of each request and quote what refuses them. Whoever uses them
+# tells of failures in the router's own words.
+_TALKATIVE = ("azure", "botocore", "google", "msal")
+
 # Failures that are the caller's own are the caller's to notice; at level info they are told,
 # not raised.
 _CALLERS_OWN = frozenset(
@@ -97,6 +101,8 @@ def configure_logging(level: str, style: str, redaction: Redaction | None = None
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(max(LEVELS[level], logging.INFO))
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def _redacting(

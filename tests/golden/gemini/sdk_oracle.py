@@ -13,7 +13,7 @@ from google.genai import types
 
 from tests.support.corpus import corpus_dir
 
-_ROOT = "GoogleCloudAiplatformV1GenerateContentRequest"
+_ROOT = "GoogleCloudAiplatformV1"
 _TYPES: dict[str, type | tuple[type, ...]] = {
     "string": str,
     "boolean": bool,
@@ -41,12 +41,12 @@ def _schemas() -> dict[str, Any]:
     return schemas
 
 
-def check_with_discovery(body: dict[str, Any]) -> None:
+def check_with_discovery(body: dict[str, Any], kind: str = "GenerateContentRequest") -> None:
     """Raises AssertionError for a field, type or enum value that the document does not know.
 
     Skips, by name, without the reference data.
     """
-    _check(body, {"$ref": _ROOT}, "body")
+    _check(body, {"$ref": _ROOT + kind}, "body")
 
 
 def _check(value: Any, schema: dict[str, Any], path: str) -> None:

@@ -97,6 +97,26 @@ def test_embed(case: dict[str, Any]) -> None:
     assert response == json_format.ParseDict(case["response"], v1.EmbedResponse())
 
 
+@pytest.mark.parametrize("case", cases("vertex_embeds"))
+def test_embed_on_vertex(case: dict[str, Any]) -> None:
+    request = json_format.ParseDict(case["request"], v1.EmbedRequest())
+    wire = CODEC.encode_embed(request, CodecTarget(case["model"], flags=case["flags"]))
+    assert wire.path == case["path"]
+    assert json.loads(wire.body) == case["body"]
+    response = v1.EmbedResponse()
+    CODEC.decode_embed(json.dumps(case["reply"]).encode(), response)
+    assert response == json_format.ParseDict(case["response"], v1.EmbedResponse())
+
+
+@pytest.mark.parametrize("case", cases("vertex_embeds"))
+def test_embed_on_vertex_by_the_discovery_document(case: dict[str, Any]) -> None:
+    verb = case["path"].rpartition(":")[2]
+    # The document of this date knows of embedContent, and not yet of several at once.
+    known = {"predict": "PredictRequest", "embedContent": "EmbedContentRequest"}
+    for one in case["body"].get("requests", [case["body"]]):
+        check_with_discovery(one, known.get(verb, "EmbedContentRequest"))
+
+
 @pytest.mark.parametrize("case", cases("embeds"))
 def test_embed_by_the_sdk(case: dict[str, Any]) -> None:
     for one in case["body"]["requests"]:

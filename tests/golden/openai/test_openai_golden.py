@@ -126,6 +126,7 @@ def test_streamed_reply(case: dict[str, Any]) -> None:
     assert sorted(first_seen) == list(range(len(wanted.message.parts)))
     assert end.finish_reason == wanted.finish_reason
     assert end.vendor_finish_reason == wanted.vendor_finish_reason
+    assert list(end.filter_findings) == list(wanted.filter_findings)
     assert end.HasField("usage") == wanted.HasField("usage")
     assert end.usage == wanted.usage == decoder.usage
     assert (end.model, decoder.model) == (wanted.model, wanted.model)
@@ -135,6 +136,7 @@ def test_streamed_reply(case: dict[str, Any]) -> None:
 # What no reply of OpenAI holds, but hosts send.
 HOST_REPLIES = {
     "calls_without_index",
+    "filter_findings",
     "call_whose_name_comes_late",
     "pictures",
     "reasoning_in_content_chunks",

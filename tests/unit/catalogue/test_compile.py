@@ -12,6 +12,7 @@ from textwrap import dedent
 import pytest
 
 from trunkline import v1
+from trunkline_server.catalogue import clouds
 from trunkline_server.catalogue.check import check
 from trunkline_server.catalogue.compile import CompiledTable, compile_snapshot
 from trunkline_server.catalogue.environment import from_environment
@@ -345,3 +346,50 @@ def test_check_refuses(tmp_path: Path) -> None:
     path.write_text("providers: {opnai: {}}")
     with pytest.raises(ConfigError, match="did you mean openai"):
         check(path, ENV)
+
+
+CLOUDS = """
+providers:
+  vertex: {{region: {region}, flags: {{project: p-1}}, auth: {auth}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("region", "host"),
+    [
+        ("europe-west4", "europe-west4-aiplatform.googleapis.com"),
+        ("global", "aiplatform.googleapis.com"),
+        ("eu", "aiplatform.eu.rep.googleapis.com"),
+    ],
+)
+def test_a_region_makes_the_url(region: str, host: str) -> None:
+    text = CLOUDS.format(region=region, auth="{google: {}}")
+    table = compile_snapshot(parse(text, "test", {}, known()), PriceBook(), now=NOW)
+    place = f"v1/projects/p-1/locations/{region}/publishers/google"
+    assert table.endpoints["vertex"].base_url == f"https://{host}/{place}"
+
+
+def test_a_region_that_is_none_is_told() -> None:
+    text = CLOUDS.format(region="'europe west'", auth="{google: {}}")
+    with pytest.raises(ConfigError, match=r"vertex\.region: is 'europe west', which cannot stand"):
+        parse(text, "test", {}, known())
+
+
+@pytest.mark.parametrize(
+    ("auth", "library", "extra"),
+    [
+        ("{aws: {}}", "botocore", "aws"),
+        ("{entra: {}}", "azure.identity", "azure"),
+        ("{google: {}}", "google.auth", "gcp"),
+    ],
+)
+def test_a_missing_library_is_told_with_its_extra(
+    monkeypatch: pytest.MonkeyPatch, auth: str, library: str, extra: str
+) -> None:
+    monkeypatch.setattr(clouds, "_installed", lambda module: module != library)
+    settings = parse(CLOUDS.format(region="us-east1", auth=auth), "test", {}, known())
+    with pytest.raises(ConfigError) as caught:
+        compile_snapshot(settings, PriceBook(), now=NOW)
+    way = auth.strip("{}: ")
+    assert f"vertex.auth.{way}: needs the package {library}; install" in str(caught.value)
+    assert str(caught.value).endswith(f"trunkline-server[{extra}]")

@@ -94,6 +94,10 @@ class Changing:
     def headers(self) -> tuple[tuple[str, str], ...]:
         return self.new
 
+    @property
+    def sign(self) -> None:
+        return
+
     def refused(self, headers: object) -> tuple[tuple[str, str], ...] | None:
         return self.old if headers == self.new else None
 

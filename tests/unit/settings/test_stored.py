@@ -7,7 +7,11 @@ import pytest
 
 from trunkline_server.settings import (
     STORED_KINDS,
+    AuthSettings,
     ConfigError,
+    GoogleAuthSettings,
+    Known,
+    ProviderKind,
     Settings,
     Stored,
     parse,
@@ -137,6 +141,35 @@ def test_the_store_may_not_refer_to_what_it_is_not_permitted(reference: str, pla
     if reference == "env:DSN":
         permitted = OWNED.replace("owns", "references: ['env:DSN'], owns")
         assert read(documents, permitted).providers["a"]
+
+
+@pytest.mark.parametrize("auth", ["{}", "{impersonate: a@b}"])
+def test_the_store_may_not_lend_the_router_s_own_identity(auth: str) -> None:
+    """Whoever may change a provider chooses where its tokens are sent."""
+    identity = {} if auth == "{}" else {"impersonate": "a@b"}
+    vendor = {"dialect": "openai", "base_url": "http://a/v1", "auth": {"google": identity}}
+    documents = {"providers": {"a": vendor}}
+    (line,) = told(documents)
+    assert line.endswith("auth.google: refers to what state.references does not permit")
+    permitted = OWNED.replace("owns", "references: ['identity:google'], owns")
+    assert read(documents, permitted).providers["a"]
+    # With a key that the store may refer to, the identity is that one's.
+    vendor["auth"] = {"google": {**identity, "credentials": "env:A_KEY"}}
+    assert read(documents).providers["a"]
+
+
+def test_nor_have_it_lent_by_the_catalogue() -> None:
+    kind = ProviderKind("gemini", "https://g/v1", auth=AuthSettings(google=GoogleAuthSettings()))
+    known = Known(kinds={"cloud": kind})
+    documents: Documents = {"providers": {"cloud": {}}}
+    with pytest.raises(ConfigError, match=r"uses identity:google, which state\.references"):
+        parse(OWNED, "trunkline.yaml", ENV, known, stored=Stored(documents))
+    permitted = OWNED.replace("owns", "references: ['identity:*'], owns")
+    assert parse(permitted, "trunkline.yaml", ENV, known, stored=Stored(documents))
+    in_file = "providers: {cloud: {base_url: 'http://a/v1'}}\n"
+    with pytest.raises(ConfigError, match="base_url: is not the kind's, to which alone"):
+        parse(in_file, "trunkline.yaml", ENV, known)
+    assert parse("providers: {cloud: {}}\n", "trunkline.yaml", ENV, known)
 
 
 def test_what_needs_a_database_says_so() -> None:

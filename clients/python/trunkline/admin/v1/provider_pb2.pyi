@@ -129,7 +129,7 @@ class Provider(_message.Message):
 
     @_builtins.property
     def auth(self) -> Global___ProviderAuth:
-        """Where the API key stands in a request. Unset means as the dialect has it."""
+        """How requests are authenticated. Unset means as the kind's row has it."""
 
     @_builtins.property
     def headers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
@@ -236,29 +236,211 @@ Global___ProviderGateway: _TypeAlias = ProviderGateway  # noqa: Y015
 
 @_typing.final
 class ProviderAuth(_message.Message):
-    """ProviderAuth is where the API key stands in a request."""
+    """ProviderAuth is how requests are authenticated: by an API key in a header, or by an identity
+    that a cloud knows. Exactly one of header, aws, entra and google is set. What stands here may
+    refer to secrets and, as "identity:aws" and the like, to the router's own identity, where the
+    router's configuration permits it.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     HEADER_FIELD_NUMBER: _builtins.int
     PREFIX_FIELD_NUMBER: _builtins.int
+    AWS_FIELD_NUMBER: _builtins.int
+    ENTRA_FIELD_NUMBER: _builtins.int
+    GOOGLE_FIELD_NUMBER: _builtins.int
     header: _builtins.str
-    """The header's name, such as authorization or x-api-key. Required."""
+    """The name of the API key's header, such as authorization or x-api-key. Empty means that it is
+    none.
+    """
     prefix: _builtins.str
     """What stands before the key, such as "Bearer " with its space. Empty means nothing."""
+    @_builtins.property
+    def aws(self) -> Global___AwsAuth:
+        """Requests are signed for AWS. Unset means that they are not. A signature covers the whole
+        request, so that no header can stand for it.
+        """
+
+    @_builtins.property
+    def entra(self) -> Global___EntraAuth:
+        """Requests carry tokens of Microsoft Entra ID. Unset means that they do not."""
+
+    @_builtins.property
+    def google(self) -> Global___GoogleAuth:
+        """Requests carry tokens of Google Cloud. Unset means that they do not."""
+
     def __init__(
         self,
         *,
         header: _builtins.str = ...,
         prefix: _builtins.str = ...,
+        aws: Global___AwsAuth | None = ...,
+        entra: Global___EntraAuth | None = ...,
+        google: Global___GoogleAuth | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["aws", b"aws", "entra", b"entra", "google", b"google"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "prefix", b"prefix"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aws", b"aws", "entra", b"entra", "google", b"google", "header", b"header", "prefix", b"prefix"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ProviderAuth: _TypeAlias = ProviderAuth  # noqa: Y015
+
+@_typing.final
+class AwsAuth(_message.Message):
+    """AwsAuth is an identity of AWS. Without keys and profile it is the router's own, as its
+    environment, its web identity, its container or its instance has it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICE_FIELD_NUMBER: _builtins.int
+    REGION_FIELD_NUMBER: _builtins.int
+    ACCESS_KEY_ID_FIELD_NUMBER: _builtins.int
+    SECRET_ACCESS_KEY_FIELD_NUMBER: _builtins.int
+    SESSION_TOKEN_FIELD_NUMBER: _builtins.int
+    PROFILE_FIELD_NUMBER: _builtins.int
+    ROLE_ARN_FIELD_NUMBER: _builtins.int
+    EXTERNAL_ID_FIELD_NUMBER: _builtins.int
+    SESSION_NAME_FIELD_NUMBER: _builtins.int
+    DURATION_FIELD_NUMBER: _builtins.int
+    WEB_IDENTITY_TOKEN_FILE_FIELD_NUMBER: _builtins.int
+    STS_URL_FIELD_NUMBER: _builtins.int
+    service: _builtins.str
+    """The name under which the service is signed for. Empty means bedrock."""
+    region: _builtins.str
+    """Empty means the provider's region."""
+    access_key_id: _builtins.str
+    """References to an access key, such as env:NAME; never the keys themselves. Empty means none."""
+    secret_access_key: _builtins.str
+    """Required with access_key_id."""
+    session_token: _builtins.str
+    """A reference to the session token of temporary keys. Empty means that they are none."""
+    profile: _builtins.str
+    """A profile of the router's AWS configuration. Empty means none."""
+    role_arn: _builtins.str
+    """The role that is assumed, by its ARN; another account's too. Empty means none."""
+    external_id: _builtins.str
+    """What the role's account asks for besides. Empty means nothing."""
+    session_name: _builtins.str
+    """How the session is called in AWS's logs. Empty means trunkline."""
+    web_identity_token_file: _builtins.str
+    """A file of the router's machine with a web identity's token, by which role_arn is assumed.
+    Empty means none.
+    """
+    sts_url: _builtins.str
+    """Where roles are assumed. Empty means STS in the region."""
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration:
+        """For how long a role is assumed; 15 minutes to 12 hours. Unset means an hour."""
+
+    def __init__(
+        self,
+        *,
+        service: _builtins.str = ...,
+        region: _builtins.str = ...,
+        access_key_id: _builtins.str = ...,
+        secret_access_key: _builtins.str = ...,
+        session_token: _builtins.str = ...,
+        profile: _builtins.str = ...,
+        role_arn: _builtins.str = ...,
+        external_id: _builtins.str = ...,
+        session_name: _builtins.str = ...,
+        duration: _duration_pb2.Duration | None = ...,
+        web_identity_token_file: _builtins.str = ...,
+        sts_url: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_key_id", b"access_key_id", "duration", b"duration", "external_id", b"external_id", "profile", b"profile", "region", b"region", "role_arn", b"role_arn", "secret_access_key", b"secret_access_key", "service", b"service", "session_name", b"session_name", "session_token", b"session_token", "sts_url", b"sts_url", "web_identity_token_file", b"web_identity_token_file"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AwsAuth: _TypeAlias = AwsAuth  # noqa: Y015
+
+@_typing.final
+class EntraAuth(_message.Message):
+    """EntraAuth is an identity of Microsoft Entra ID. Without secret, certificate and token file it
+    is the managed identity of the router's machine.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    CLIENT_ID_FIELD_NUMBER: _builtins.int
+    CLIENT_SECRET_FIELD_NUMBER: _builtins.int
+    CLIENT_CERTIFICATE_FIELD_NUMBER: _builtins.int
+    FEDERATED_TOKEN_FILE_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
+    AUTHORITY_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """The directory, and the application in it. Required with a secret, certificate or token file."""
+    client_id: _builtins.str
+    """Without those it chooses among several managed identities; empty means the only one."""
+    client_secret: _builtins.str
+    """A reference to a client secret. Empty means none."""
+    client_certificate: _builtins.str
+    """A reference to a certificate and its private key as PEM. Empty means none."""
+    federated_token_file: _builtins.str
+    """A file of the router's machine with a workload identity's token. Empty means none."""
+    scope: _builtins.str
+    """What the tokens are for. Empty means https://cognitiveservices.azure.com/.default."""
+    authority: _builtins.str
+    """Who gives them. Empty means the public cloud's."""
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+        client_id: _builtins.str = ...,
+        client_secret: _builtins.str = ...,
+        client_certificate: _builtins.str = ...,
+        federated_token_file: _builtins.str = ...,
+        scope: _builtins.str = ...,
+        authority: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority", "client_certificate", b"client_certificate", "client_id", b"client_id", "client_secret", b"client_secret", "federated_token_file", b"federated_token_file", "scope", b"scope", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EntraAuth: _TypeAlias = EntraAuth  # noqa: Y015
+
+@_typing.final
+class GoogleAuth(_message.Message):
+    """GoogleAuth is an identity of Google Cloud. Without credentials it is the router's own: its
+    application default credentials.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CREDENTIALS_FIELD_NUMBER: _builtins.int
+    IMPERSONATE_FIELD_NUMBER: _builtins.int
+    SCOPES_FIELD_NUMBER: _builtins.int
+    credentials: _builtins.str
+    """A reference to JSON: a service account's key, or a configuration of workload identity
+    federation. Empty means none.
+    """
+    impersonate: _builtins.str
+    """The service account that is impersonated. Empty means none."""
+    @_builtins.property
+    def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Empty means https://www.googleapis.com/auth/cloud-platform."""
+
+    def __init__(
+        self,
+        *,
+        credentials: _builtins.str = ...,
+        impersonate: _builtins.str = ...,
+        scopes: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credentials", b"credentials", "impersonate", b"impersonate", "scopes", b"scopes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GoogleAuth: _TypeAlias = GoogleAuth  # noqa: Y015
 
 @_typing.final
 class ProviderProbe(_message.Message):
