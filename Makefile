@@ -18,8 +18,12 @@ GOOGLEAPIS := $(TOOLS)/googleapis/.stamp
 PORTKEY := $(TOOLS)/portkey/node_modules/@portkey-ai/gateway/build/start-server.js
 GHZ := $(TOOLS)/bin/ghz
 GRPCURL := $(TOOLS)/bin/grpcurl
+PROTOC_GEN_GO := $(TOOLS)/bin/protoc-gen-go
+PROTOC_GEN_GO_GRPC := $(TOOLS)/bin/protoc-gen-go-grpc
 GHZ_VERSION := v0.93.0
 GRPCURL_VERSION := v1.9.4
+PROTOC_GEN_GO_VERSION := v1.36.12
+PROTOC_GEN_GO_GRPC_VERSION := v1.6.2
 STUBS := clients/python/trunkline/v1 clients/python/trunkline/admin/v1
 COMMENTS := server/trunkline_server/contract/comments.json
 PACKAGES := --editable clients/python --editable .
@@ -86,11 +90,18 @@ check-contract: .venv/dev.stamp $(BUF) $(GOOGLEAPIS) ## The part of check that n
 endif
 
 .PHONY: generate
-generate: .venv/dev.stamp $(BUF) $(GOOGLEAPIS) ## Write the Python stubs from proto/, and a new file's schema.
+generate: .venv/dev.stamp $(BUF) $(GOOGLEAPIS) ## Write the stubs of all clients from proto/, and what else is made of it.
 	rm -f $(foreach stubs,$(STUBS),$(stubs)/*_pb2*.py $(stubs)/*_pb2*.pyi)
 	$(BUF) generate
 	$(BIN)/python -m tools.fresh_schema
 	$(BIN)/python -m tools.reference
+	@tools/client_stubs.sh write $(BUF)
+
+# What a client needs that is not there is left out with a warning, and fails in CI.
+.PHONY: clients
+clients: .venv/dev.stamp $(BUF) $(GOOGLEAPIS) ## Build and test every client, play the conformance list with each.
+	@tools/client_stubs.sh check $(BUF)
+	@$(BIN)/python -m tests.conformance --test $(ARGS)
 
 .PHONY: descriptors
 descriptors: .venv/run.stamp ## Write deploy/envoy/contract.binpb, which Envoy's transcoder reads.
@@ -197,6 +208,12 @@ $(GHZ): Makefile
 
 $(GRPCURL): Makefile
 	$(call go_install,github.com/fullstorydev/grpcurl/cmd/grpcurl@$(GRPCURL_VERSION))
+
+$(PROTOC_GEN_GO): Makefile
+	$(call go_install,google.golang.org/protobuf/cmd/protoc-gen-go@$(PROTOC_GEN_GO_VERSION))
+
+$(PROTOC_GEN_GO_GRPC): Makefile
+	$(call go_install,google.golang.org/grpc/cmd/protoc-gen-go-grpc@$(PROTOC_GEN_GO_GRPC_VERSION))
 
 define go_install
 	@command -v go >/dev/null || \

@@ -67,10 +67,12 @@ async def router_process(
     env: Mapping[str, str] | None = None,
     control: bool = False,
     openai: bool = False,
+    listen: str = "",
 ) -> AsyncGenerator[RouterProcess]:
     """Starts the router on free ports, those of its control plane and of its OpenAI-compatible
-    face among them if it is to have them, and waits until it is ready."""
-    address, ops = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+    face among them if it is to have them, or at the address to listen at, and waits until it is
+    ready."""
+    address, ops = listen or f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
     admin = f"127.0.0.1:{free_port()}" if control else ""
     if admin:
         arguments = (*arguments, "--admin-listen", admin)

@@ -6,7 +6,7 @@
 """
 
 from trunkline._async_client import AsyncClient, AsyncStream
-from trunkline._client import Client, Stream
+from trunkline._client import Client, Pending, Stream
 from trunkline._errors import (
     AuthenticationError,
     CacheMissError,
@@ -48,6 +48,7 @@ __all__ = [
     "MessageAssembler",
     "ModelNotFoundError",
     "NoEligibleDeploymentError",
+    "Pending",
     "PermissionDeniedError",
     "ProviderCredentialsError",
     "QuotaExceededError",

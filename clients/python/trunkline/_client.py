@@ -3,12 +3,12 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from types import TracebackType
-from typing import Protocol, Self, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 
 import grpc
 
 from trunkline import v1
-from trunkline._errors import TrunklineError, from_rpc
+from trunkline._errors import CallCancelledError, TrunklineError, from_rpc
 from trunkline._options import (
     DEFAULT_TARGET,
     DEFAULT_TIMEOUT,
@@ -22,6 +22,7 @@ from trunkline._requests import embed_request, generate_request, route_request
 from trunkline.v1.inference_service_pb2_grpc import InferenceServiceStub
 
 _Response = TypeVar("_Response")
+_Answer_co = TypeVar("_Answer_co", covariant=True)
 
 
 class _StreamCall(Protocol):
@@ -118,6 +119,23 @@ class Client:
         message = generate_request(request, model)
         return self._call(self._stub.Generate, message, message.request_id, timeout, metadata)
 
+    def begin_generate(
+        self,
+        request: v1.GenerateRequest | str,
+        *,
+        model: str = "",
+        timeout: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> "Pending[v1.GenerateResponse]":
+        """Begins what generate() does and returns at once, with a call that can be cancelled."""
+        message = generate_request(request, model)
+        call = self._stub.Generate.future(
+            message,
+            timeout=self._options.call_timeout(timeout),
+            metadata=self._options.call_metadata(metadata),
+        )
+        return Pending(call, message.request_id)
+
     def stream(
         self,
         request: v1.GenerateRequest | str,
@@ -189,6 +207,40 @@ class Client:
             )
         except grpc.RpcError as error:
             raise _translate(error, request_id) from error
+
+
+class _Future(Protocol[_Answer_co]):
+    """What a call in progress needs of gRPC's, whose future types differ by their publisher."""
+
+    def result(self) -> _Answer_co: ...
+
+    def cancel(self) -> object: ...
+
+
+class Pending(Generic[_Response]):
+    """A call in progress. cancel() may come from any thread, and stops the spend."""
+
+    def __init__(self, call: _Future[_Response], request_id: str) -> None:
+        self._call = call
+        self._request_id = request_id
+
+    def result(self) -> _Response:
+        """Waits for the answer. Raises TrunklineError; CallCancelledError after cancel()."""
+        try:
+            return self._call.result()
+        except grpc.FutureCancelledError as error:
+            raise CallCancelledError(
+                "the call was cancelled by its caller",
+                code=grpc.StatusCode.CANCELLED,
+                reason=v1.ERROR_REASON_CANCELLED,
+                request_id=self._request_id,
+            ) from error
+        except grpc.RpcError as error:
+            raise _translate(error, self._request_id) from error
+
+    def cancel(self) -> None:
+        """Cancels the call. Too late does no harm."""
+        self._call.cancel()
 
 
 class Stream:

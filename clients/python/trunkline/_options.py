@@ -20,17 +20,15 @@ ChannelOption = tuple[str, str | int]
 # Fills a dictionary with headers that carry a trace; OpenTelemetry's `propagate.inject` is one.
 Propagator = Callable[[dict[str, str]], None]
 
-# Route and BatchRoute cost nothing and change nothing, so they alone may be sent again. The
-# others are billed; the router owns their retries, and a second owner would multiply them.
+# What costs nothing and changes nothing may be sent again. The other calls are billed; the router
+# owns their retries, and a second owner would multiply them.
+_SENT_AGAIN = ("Route", "BatchRoute", "CountTokens", "ListModels", "ListProviderHealth")
 SERVICE_CONFIG = json.dumps(
     {
         "loadBalancingConfig": [{"round_robin": {}}],
         "methodConfig": [
             {
-                "name": [
-                    {"service": SERVICE, "method": "Route"},
-                    {"service": SERVICE, "method": "BatchRoute"},
-                ],
+                "name": [{"service": SERVICE, "method": method} for method in _SENT_AGAIN],
                 "retryPolicy": {
                     "maxAttempts": 4,
                     "initialBackoff": "0.05s",

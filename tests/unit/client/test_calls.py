@@ -15,6 +15,8 @@ from tests.unit.client.scripted import (
 )
 from trunkline import (
     AsyncClient,
+    CallCancelledError,
+    Client,
     DeadlineError,
     TrunklineError,
     UnavailableError,
@@ -292,3 +294,41 @@ async def test_cancelling_the_task_cancels_the_call(served: Served) -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
         await asyncio.wait_for(ended.wait(), 10)
+
+
+async def test_a_call_that_was_begun_is_cancelled_from_another_thread(served: Served) -> None:
+    arrived, gone = asyncio.Event(), asyncio.Event()
+
+    async def script(request: Any, context: Context) -> Any:
+        arrived.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            gone.set()
+
+    served.router.on_generate = script
+    with Client(served.target) as client:
+        pending = client.begin_generate(v1.GenerateRequest(request_id="mine"))
+        waiting = asyncio.create_task(asyncio.to_thread(pending.result))
+        await arrived.wait()
+        pending.cancel()
+        with pytest.raises(CallCancelledError) as caught:
+            await waiting
+        await gone.wait()
+    assert caught.value.request_id == "mine"
+    assert caught.value.reason == v1.ERROR_REASON_CANCELLED
+
+
+async def test_a_call_that_was_begun_is_answered_or_fails_as_any_other(served: Served) -> None:
+    async def script(request: v1.GenerateRequest, context: Context) -> v1.GenerateResponse:
+        if not request.messages[0].parts[0].text:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "down")
+        return answer("hi")
+
+    served.router.on_generate = script
+    with Client(served.target) as client:
+        answered, failing = client.begin_generate("there"), client.begin_generate("")
+        assert text_of(await asyncio.to_thread(answered.result)) == "hi"
+        answered.cancel()  # Too late, and harmless.
+        with pytest.raises(UnavailableError):
+            await asyncio.to_thread(failing.result)

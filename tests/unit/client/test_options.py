@@ -103,7 +103,8 @@ def test_only_what_costs_nothing_has_a_retry_policy() -> None:
     config = json.loads(str(arguments["grpc.service_config"]))
     (method,) = config["methodConfig"]
     service = inference_service_pb2.DESCRIPTOR.services_by_name["InferenceService"]
-    free = (service.methods_by_name["Route"], service.methods_by_name["BatchRoute"])
+    names = ("Route", "BatchRoute", "CountTokens", "ListModels", "ListProviderHealth")
+    free = tuple(service.methods_by_name[name] for name in names)
     assert method["name"] == [{"service": service.full_name, "method": row.name} for row in free]
     assert method["retryPolicy"]["retryableStatusCodes"] == ["UNAVAILABLE"]
     assert config["loadBalancingConfig"] == [{"round_robin": {}}]
