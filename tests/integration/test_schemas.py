@@ -106,6 +106,7 @@ async def test_mappings_follow_dialect_and_flags(trunkline: Router) -> None:
     asked = v1.GetProviderSchemaRequest(provider="odd")
     answer = await stub(trunkline).GetProviderSchema(asked, timeout=PATIENCE)
     assert answer.schema.dialect == "openai"
+    assert answer.schema.provider_model == ""
     assert answer.schema.flags["max_tokens_field"] == "max_tokens"
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await mapping(trunkline, "nobody")

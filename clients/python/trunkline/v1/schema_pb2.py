@@ -25,25 +25,25 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19trunkline/v1/schema.proto\x12\x0ctrunkline.v1\x1a\x1cgoogle/protobuf/struct.proto\"\x99\x01\n\rMessageSchema\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12 \n\x0b\x64\x65scription\x18\x02 \x01(\tR\x0b\x64\x65scription\x12\x18\n\x07methods\x18\x03 \x03(\tR\x07methods\x12\x38\n\x0bjson_schema\x18\x04 \x01(\x0b\x32\x17.google.protobuf.StructR\njsonSchema\"\xa9\x01\n\x0eProviderSchema\x12\x1a\n\x08provider\x18\x01 \x01(\tR\x08provider\x12\x18\n\x07\x64ialect\x18\x02 \x01(\tR\x07\x64ialect\x12-\n\x05\x66lags\x18\x03 \x01(\x0b\x32\x17.google.protobuf.StructR\x05\x66lags\x12\x32\n\x06\x66ields\x18\x04 \x03(\x0b\x32\x1a.trunkline.v1.FieldMappingR\x06\x66ields\"\xb1\x01\n\x0c\x46ieldMapping\x12\x18\n\x07message\x18\x01 \x01(\tR\x07message\x12\x14\n\x05\x66ield\x18\x02 \x01(\tR\x05\x66ield\x12\x34\n\x07support\x18\x03 \x01(\x0e\x32\x1a.trunkline.v1.FieldSupportR\x07support\x12#\n\rvendor_fields\x18\x04 \x03(\tR\x0cvendorFields\x12\x16\n\x06\x64\x65tail\x18\x05 \x01(\tR\x06\x64\x65tail\"\x82\x01\n\rSchemaFinding\x12\x14\n\x05\x66ield\x18\x01 \x01(\tR\x05\x66ield\x12 \n\x0b\x64\x65scription\x18\x02 \x01(\tR\x0b\x64\x65scription\x12\x39\n\x08severity\x18\x03 \x01(\x0e\x32\x1d.trunkline.v1.FindingSeverityR\x08severity*\x8e\x01\n\x0cSchemaFormat\x12\x1d\n\x19SCHEMA_FORMAT_UNSPECIFIED\x10\x00\x12\x1d\n\x19SCHEMA_FORMAT_JSON_SCHEMA\x10\x01\x12%\n!SCHEMA_FORMAT_FILE_DESCRIPTOR_SET\x10\x02\x12\x19\n\x15SCHEMA_FORMAT_OPENAPI\x10\x03*\x98\x01\n\x0c\x46ieldSupport\x12\x1d\n\x19\x46IELD_SUPPORT_UNSPECIFIED\x10\x00\x12\x19\n\x15\x46IELD_SUPPORT_CARRIED\x10\x01\x12\x19\n\x15\x46IELD_SUPPORT_REFUSED\x10\x02\x12\x19\n\x15\x46IELD_SUPPORT_IGNORED\x10\x03\x12\x18\n\x14\x46IELD_SUPPORT_ROUTER\x10\x04*m\n\x0f\x46indingSeverity\x12 \n\x1c\x46INDING_SEVERITY_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x46INDING_SEVERITY_ERROR\x10\x01\x12\x1c\n\x18\x46INDING_SEVERITY_WARNING\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19trunkline/v1/schema.proto\x12\x0ctrunkline.v1\x1a\x1cgoogle/protobuf/struct.proto\"\x99\x01\n\rMessageSchema\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12 \n\x0b\x64\x65scription\x18\x02 \x01(\tR\x0b\x64\x65scription\x12\x18\n\x07methods\x18\x03 \x03(\tR\x07methods\x12\x38\n\x0bjson_schema\x18\x04 \x01(\x0b\x32\x17.google.protobuf.StructR\njsonSchema\"\xd0\x01\n\x0eProviderSchema\x12\x1a\n\x08provider\x18\x01 \x01(\tR\x08provider\x12\x18\n\x07\x64ialect\x18\x02 \x01(\tR\x07\x64ialect\x12-\n\x05\x66lags\x18\x03 \x01(\x0b\x32\x17.google.protobuf.StructR\x05\x66lags\x12\x32\n\x06\x66ields\x18\x04 \x03(\x0b\x32\x1a.trunkline.v1.FieldMappingR\x06\x66ields\x12%\n\x0eprovider_model\x18\x05 \x01(\tR\rproviderModel\"\xb1\x01\n\x0c\x46ieldMapping\x12\x18\n\x07message\x18\x01 \x01(\tR\x07message\x12\x14\n\x05\x66ield\x18\x02 \x01(\tR\x05\x66ield\x12\x34\n\x07support\x18\x03 \x01(\x0e\x32\x1a.trunkline.v1.FieldSupportR\x07support\x12#\n\rvendor_fields\x18\x04 \x03(\tR\x0cvendorFields\x12\x16\n\x06\x64\x65tail\x18\x05 \x01(\tR\x06\x64\x65tail\"\x82\x01\n\rSchemaFinding\x12\x14\n\x05\x66ield\x18\x01 \x01(\tR\x05\x66ield\x12 \n\x0b\x64\x65scription\x18\x02 \x01(\tR\x0b\x64\x65scription\x12\x39\n\x08severity\x18\x03 \x01(\x0e\x32\x1d.trunkline.v1.FindingSeverityR\x08severity*\x8e\x01\n\x0cSchemaFormat\x12\x1d\n\x19SCHEMA_FORMAT_UNSPECIFIED\x10\x00\x12\x1d\n\x19SCHEMA_FORMAT_JSON_SCHEMA\x10\x01\x12%\n!SCHEMA_FORMAT_FILE_DESCRIPTOR_SET\x10\x02\x12\x19\n\x15SCHEMA_FORMAT_OPENAPI\x10\x03*\x98\x01\n\x0c\x46ieldSupport\x12\x1d\n\x19\x46IELD_SUPPORT_UNSPECIFIED\x10\x00\x12\x19\n\x15\x46IELD_SUPPORT_CARRIED\x10\x01\x12\x19\n\x15\x46IELD_SUPPORT_REFUSED\x10\x02\x12\x19\n\x15\x46IELD_SUPPORT_IGNORED\x10\x03\x12\x18\n\x14\x46IELD_SUPPORT_ROUTER\x10\x04*m\n\x0f\x46indingSeverity\x12 \n\x1c\x46INDING_SEVERITY_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x46INDING_SEVERITY_ERROR\x10\x01\x12\x1c\n\x18\x46INDING_SEVERITY_WARNING\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trunkline.v1.schema_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SCHEMAFORMAT']._serialized_start=715
-  _globals['_SCHEMAFORMAT']._serialized_end=857
-  _globals['_FIELDSUPPORT']._serialized_start=860
-  _globals['_FIELDSUPPORT']._serialized_end=1012
-  _globals['_FINDINGSEVERITY']._serialized_start=1014
-  _globals['_FINDINGSEVERITY']._serialized_end=1123
+  _globals['_SCHEMAFORMAT']._serialized_start=754
+  _globals['_SCHEMAFORMAT']._serialized_end=896
+  _globals['_FIELDSUPPORT']._serialized_start=899
+  _globals['_FIELDSUPPORT']._serialized_end=1051
+  _globals['_FINDINGSEVERITY']._serialized_start=1053
+  _globals['_FINDINGSEVERITY']._serialized_end=1162
   _globals['_MESSAGESCHEMA']._serialized_start=74
   _globals['_MESSAGESCHEMA']._serialized_end=227
   _globals['_PROVIDERSCHEMA']._serialized_start=230
-  _globals['_PROVIDERSCHEMA']._serialized_end=399
-  _globals['_FIELDMAPPING']._serialized_start=402
-  _globals['_FIELDMAPPING']._serialized_end=579
-  _globals['_SCHEMAFINDING']._serialized_start=582
-  _globals['_SCHEMAFINDING']._serialized_end=712
+  _globals['_PROVIDERSCHEMA']._serialized_end=438
+  _globals['_FIELDMAPPING']._serialized_start=441
+  _globals['_FIELDMAPPING']._serialized_end=618
+  _globals['_SCHEMAFINDING']._serialized_start=621
+  _globals['_SCHEMAFINDING']._serialized_end=751
 # @@protoc_insertion_point(module_scope)

@@ -154,10 +154,16 @@ class ProviderSchema(_message.Message):
     DIALECT_FIELD_NUMBER: _builtins.int
     FLAGS_FIELD_NUMBER: _builtins.int
     FIELDS_FIELD_NUMBER: _builtins.int
+    PROVIDER_MODEL_FIELD_NUMBER: _builtins.int
     provider: _builtins.str
     """The provider's configured name."""
     dialect: _builtins.str
     """The dialect that it speaks."""
+    provider_model: _builtins.str
+    """The vendor's model that the fields were looked at with: the one asked for, else that of one of
+    the provider's deployments. Empty when it has none; a dialect that must know the model then
+    refuses every field.
+    """
     @_builtins.property
     def flags(self) -> _struct_pb2.Struct:
         """The dialect's switches as they are set for this provider, by name; those not named have the
@@ -177,10 +183,11 @@ class ProviderSchema(_message.Message):
         dialect: _builtins.str = ...,
         flags: _struct_pb2.Struct | None = ...,
         fields: _abc.Iterable[Global___FieldMapping] | None = ...,
+        provider_model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["flags", b"flags"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dialect", b"dialect", "fields", b"fields", "flags", b"flags", "provider", b"provider"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dialect", b"dialect", "fields", b"fields", "flags", b"flags", "provider", b"provider", "provider_model", b"provider_model"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

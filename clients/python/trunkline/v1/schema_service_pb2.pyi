@@ -149,8 +149,8 @@ class GetProviderSchemaRequest(_message.Message):
     provider: _builtins.str
     """Its configured name. Required."""
     provider_model: _builtins.str
-    """The vendor's model that the mapping is asked for, where flags differ by model. Empty means
-    any.
+    """The vendor's model that the mapping is asked for, where flags or bodies differ by model. Empty
+    means that of one of the provider's deployments.
     """
     def __init__(
         self,
