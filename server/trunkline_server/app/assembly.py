@@ -87,6 +87,8 @@ def _endpoint(endpoint: Compiled, credential: Credential) -> Endpoint:
 
 
 def _fixed(endpoint: Compiled) -> FixedCredential:
+    if endpoint.cloud is not None:
+        raise ValueError(f"{endpoint.name}: nobody keeps the credential that its identity gives")
     secrets = tuple(secret.reveal() for secret in endpoint.secrets)
     return FixedCredential(endpoint.headers, secrets)
 

@@ -8,6 +8,8 @@
 | `/anthropic` | `v1/messages`, its `count_tokens`, models | `x-api-key`, or as a bearer |
 | `/replicate/v1` | predictions, which go on until they are cancelled | `Authorization: Bearer` |
 | `/gemini/v1beta`, `/gemini/v1` | content, embeddings, token counts, models | `x-goog-api-key` |
+| `/azure/openai` | Azure OpenAI: deployments and `v1`, and its filter | `api-key`, or a bearer |
+| `/vertex/v1` | publishers google and anthropic, below a project | `Authorization: Bearer` |
 | `/bedrock` | Converse, ConverseStream, InvokeModel of vectors | SigV4, or a bearer |
 
 Any key is good but "invalid"; SigV4's secret is "simulated-secret", and a session token is good

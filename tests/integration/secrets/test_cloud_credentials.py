@@ -24,6 +24,7 @@ from tests.support.replica import replica, settings_of
 from tests.support.router import PATIENCE, ask, reason
 from trunkline import v1
 from trunkline_server.settings import ConfigError
+from trunkline_server.simulator.app import Simulator
 
 CONFIG = """\
 providers:
@@ -204,3 +205,40 @@ async def test_a_token_is_in_no_message(other: KeyVendor, serve: Serve, tmp_path
             await router.stub.Generate(ask(), timeout=PATIENCE)
         assert isinstance(failed.value, grpc.aio.AioRpcError)
         assert "no capacity for [redacted]" in (failed.value.details() or "")
+
+
+BEDROCK = """\
+providers:
+  aws:
+    kind: bedrock
+    base_url: "{url}/bedrock"
+    region: eu-central-1
+    flags: {{family: claude}}
+    auth:
+      aws: {{access_key_id: env:ID, secret_access_key: env:SECRET, session_token: env:TOKEN}}
+deployments:
+  - {{name: d, provider: aws, model: sim-large}}
+"""
+
+
+async def test_the_simulated_bedrock_takes_the_signatures() -> None:
+    """It computes each anew, as boto3 found in test_simulator_bedrock.py."""
+    env = {"ID": "AKIDEXAMPLE", "SECRET": "simulated-secret", "TOKEN": "session"}
+    async with Simulator() as sim:
+        text = BEDROCK.format(url=sim.url)
+        # A model's id with characters that are escaped in a path, and again in what is signed.
+        arn = "arn:aws:bedrock:us-east-1:123456789012:provisioned-model/abcdef"
+        async with replica(text, env) as router:
+            for model in ("aws/sim-large", f"aws/{arn}"):
+                answer = await router.stub.Generate(ask(model=model), timeout=PATIENCE)
+                assert answer.message.parts[0].text
+                call = router.stub.StreamGenerate(ask(model=model), timeout=PATIENCE)
+                assert [each async for each in call][-1].HasField("end")
+        async with replica(text, {**env, "SECRET": "wrong"}) as router:
+            with pytest.raises(grpc.RpcError) as failed:
+                await router.stub.Generate(ask(model="aws/sim-large"), timeout=PATIENCE)
+        assert reason(failed.value) == v1.ERROR_REASON_PROVIDER_CREDENTIALS
+        async with replica(text, {**env, "TOKEN": "expired"}) as router:
+            with pytest.raises(grpc.RpcError) as failed:
+                await router.stub.Generate(ask(model="aws/sim-large"), timeout=PATIENCE)
+        assert reason(failed.value) == v1.ERROR_REASON_PROVIDER_CREDENTIALS

@@ -96,6 +96,41 @@ def test_a_provider_is_what_the_parser_reads() -> None:
     assert (read.region, read.residency, read.price_provider) == ("eu-west", ("eu",), "openai")
 
 
+def test_identities_of_clouds_are_what_the_parser_reads() -> None:
+    auths = {
+        "keys": admin.ProviderAuth(
+            aws=admin.AwsAuth(
+                access_key_id="env:OTHER_KEY",
+                secret_access_key="env:OTHER_KEY",
+                role_arn="arn:aws:iam::1:role/r",
+                external_id="shared",
+                duration=Duration(seconds=1800),
+            )
+        ),
+        "machine": admin.ProviderAuth(entra=admin.EntraAuth()),
+        "federated": admin.ProviderAuth(
+            entra=admin.EntraAuth(tenant_id="t", client_id="c", federated_token_file="/run/token")
+        ),
+        "account": admin.ProviderAuth(
+            google=admin.GoogleAuth(credentials="env:OTHER_KEY", scopes=["a", "b"])
+        ),
+    }
+    documents = {}
+    for name, auth in auths.items():
+        provider = admin.Provider(
+            dialect="openai", base_url="http://a/v1", region="us-east-1", auth=auth
+        )
+        documents[name] = to_document(provider)
+        assert from_document(admin.Provider, documents[name]) == provider
+    read = settings_of(providers={"p": to_document(PROVIDER), **documents}).providers
+    aws = read["keys"].auth.aws
+    assert (aws.access_key_id.reference, aws.duration) == ("env:OTHER_KEY", 1800.0)
+    assert (aws.role_arn, aws.external_id) == ("arn:aws:iam::1:role/r", "shared")
+    assert read["machine"].auth.entra is not None
+    assert str(read["federated"].auth.entra.federated_token_file) == "/run/token"
+    assert read["account"].auth.google.scopes == ("a", "b")
+
+
 def test_a_deployment_is_what_the_parser_reads() -> None:
     (read,) = settings_of(deployments=[{**to_document(DEPLOYMENT), "name": "d"}]).deployments
     assert (read.priority, read.weight, read.quality, read.enabled) == (0, 0.0, 0.75, False)
