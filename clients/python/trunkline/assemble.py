@@ -15,11 +15,20 @@ class MessageAssembler:
 
     def __init__(self) -> None:
         self._parts: dict[int, v1.Part] = {}
+        self._sources: list[v1.Source] = []
+        self._citations: list[v1.Citation] = []
 
     def add(self, delta: v1.StreamDelta) -> None:
         """Takes the next delta. One that sets no known kind is passed over."""
+        kind = delta.WhichOneof("kind")
+        if kind == "source":
+            self._sources.append(delta.source)
+            return
+        if kind == "citation":
+            self._citations.append(delta.citation)
+            return
         part = self._parts.setdefault(delta.part_index, v1.Part())
-        match delta.WhichOneof("kind"):
+        match kind:
             case "text":
                 part.text += delta.text
             case "reasoning":
@@ -37,5 +46,8 @@ class MessageAssembler:
     def message(self) -> v1.Message:
         """The assistant's message so far, its parts in order of part_index."""
         return v1.Message(
-            role=v1.ROLE_ASSISTANT, parts=[self._parts[index] for index in sorted(self._parts)]
+            role=v1.ROLE_ASSISTANT,
+            parts=[self._parts[index] for index in sorted(self._parts)],
+            sources=self._sources,
+            citations=self._citations,
         )

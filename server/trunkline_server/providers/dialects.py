@@ -6,6 +6,7 @@ from trunkline_server.providers.anthropic_messages import AnthropicMessagesCodec
 from trunkline_server.providers.bedrock import BedrockCodec
 from trunkline_server.providers.bedrock_invoke import BedrockInvokeCodec
 from trunkline_server.providers.codec import Codec
+from trunkline_server.providers.cohere import CohereCodec
 from trunkline_server.providers.gemini import GeminiCodec
 from trunkline_server.providers.openai_chat import OpenAIChatCodec
 from trunkline_server.providers.replicate import ReplicateCodec
@@ -19,5 +20,6 @@ DIALECTS: Mapping[str, Codec] = {
         BedrockCodec(),
         BedrockInvokeCodec(),
         ReplicateCodec(),
+        CohereCodec(),
     )
 }

@@ -11,6 +11,7 @@
 | `/azure/openai` | Azure OpenAI: deployments and `v1`, and its filter | `api-key`, or a bearer |
 | `/vertex/v1` | publishers google and anthropic, below a project | `Authorization: Bearer` |
 | `/bedrock` | Converse, ConverseStream, InvokeModel of vectors | SigV4, or a bearer |
+| `/cohere` | `v2/chat`, `v2/embed`, `v2/rerank`, `v1/models` | `Authorization: Bearer` |
 
 Any key is good but "invalid"; SigV4's secret is "simulated-secret", and a session token is good
 but "expired". Answers say that they are simulated and repeat what they were

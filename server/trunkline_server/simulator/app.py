@@ -11,6 +11,7 @@ from aiohttp import web
 from trunkline_server.simulator.anthropic import Anthropic
 from trunkline_server.simulator.azure import Azure
 from trunkline_server.simulator.bedrock import Bedrock
+from trunkline_server.simulator.cohere import Cohere
 from trunkline_server.simulator.counters import Counters
 from trunkline_server.simulator.course import Course, State
 from trunkline_server.simulator.dialect import Dialect, Endpoint
@@ -84,7 +85,7 @@ def create_app(state: State) -> web.Application:
     route("GET", "/sim/calls", partial(_calls, state=state))
     route("POST", "/sim/reset", partial(_reset, state=state))
     dialects: tuple[Dialect, ...] = (
-        *(OpenAI(), Anthropic(), Gemini(), Bedrock()),
+        *(OpenAI(), Anthropic(), Gemini(), Bedrock(), Cohere()),
         *(Azure(), VertexAnthropic(), VertexGemini()),
     )
     for dialect in dialects:

@@ -158,3 +158,45 @@ BEDROCK_CONVERSE = frozenset(
     ]
 )
 BEDROCK_INFERENCE = frozenset(["maxTokens", "stopSequences", "temperature", "topP"])
+COHERE_CHAT = frozenset(
+    [
+        "citation_options",
+        "documents",
+        "frequency_penalty",
+        "k",
+        "logprobs",
+        "max_tokens",
+        "messages",
+        "model",
+        "p",
+        "presence_penalty",
+        "priority",
+        "response_format",
+        "safety_mode",
+        "seed",
+        "stop_sequences",
+        "stream",
+        "strict_tools",
+        "temperature",
+        "thinking",
+        "tool_choice",
+        "tools",
+    ]
+)
+COHERE_EMBED = frozenset(
+    [
+        "embedding_types",
+        "images",
+        "input_type",
+        "inputs",
+        "max_tokens",
+        "model",
+        "output_dimension",
+        "priority",
+        "texts",
+        "truncate",
+    ]
+)
+COHERE_RERANK = frozenset(
+    ["documents", "max_tokens_per_doc", "model", "priority", "query", "relevant_spans", "top_n"]
+)
