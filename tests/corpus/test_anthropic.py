@@ -17,6 +17,7 @@ from tests.corpus.anthropic_reader import (
     read_stream,
     read_stream_events,
 )
+from tests.corpus.outcome import Outcome, Result
 from tests.support.corpus import Exchange, corpus_dir, exchanges
 from tests.support.splits import every_way
 from trunkline import v1
@@ -37,6 +38,9 @@ FINISH_REASONS = {
     "refusal": v1.FINISH_REASON_REFUSAL,
     "": v1.FINISH_REASON_UNSPECIFIED,
 }
+
+# What the recorded failures mean, by status.
+ERRORS = {403: v1.ERROR_REASON_AUTHORIZATION}
 
 # Recordings that are refused, with the reason why that is right.
 EXCEPTIONS: dict[str, str] = {
@@ -234,6 +238,20 @@ def test_nothing_is_lost(capsys: pytest.CaptureFixture[str]) -> None:
     assert failures.keys() == EXCEPTIONS.keys(), failures
 
 
+def outcomes() -> Iterator[Outcome]:
+    """What became of every recording, for the table over all providers."""
+    for recording in recordings():
+        if recording.status != 200:
+            error = CODEC.decode_error(recording.status, recording.headers, recording.body)
+            mapped = error.reason == ERRORS.get(recording.status)
+            yield Outcome(recording.origin, "mapped" if mapped else "unmapped")
+        elif recording.origin in EXCEPTIONS:
+            yield Outcome(recording.origin, "listed", note=EXCEPTIONS[recording.origin])
+        else:
+            result: Result = "lost" if _problem(recording) else "lossless"
+            yield Outcome(recording.origin, result, recording.kind != "json")
+
+
 def _problem(recording: Recording) -> str:
     """What differs from the independent reading; empty when nothing does."""
     try:
@@ -262,11 +280,10 @@ def _unspelled(reading: Reading, expected: Reading) -> Reading:
 
 def test_recorded_errors_are_classified() -> None:
     """Only refusals of access were ever recorded; their meaning is read off by hand."""
-    expected = {403: v1.ERROR_REASON_AUTHORIZATION}
     found = [recording for recording in recordings() if recording.status != 200]
     assert found
     for recording in found:
         error = CODEC.decode_error(recording.status, recording.headers, recording.body)
-        assert error.reason == expected[recording.status], recording.origin
+        assert error.reason == ERRORS[recording.status], recording.origin
         assert error.http_status == recording.status
         assert error.message == json.loads(recording.body)["message"]

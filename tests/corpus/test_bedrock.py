@@ -16,6 +16,7 @@ from botocore.model import ServiceModel
 
 from tests.corpus.bedrock_invoke_reader import Invoked, read_invoked
 from tests.corpus.bedrock_reader import Reading, read_answer, read_stream
+from tests.corpus.outcome import Outcome, Result
 from tests.golden import bedrock as golden
 from tests.golden.bedrock.botocore_oracle import check_call
 from tests.support.corpus import Exchange, corpus_dir, exchanges
@@ -224,6 +225,21 @@ def test_nothing_is_lost(capsys: pytest.CaptureFixture[str]) -> None:
             print(f"{row:50} {counts}")
     assert seen.total() > 200
     assert failures.keys() == EXCEPTIONS.keys(), failures
+
+
+def outcomes() -> Iterator[Outcome]:
+    """What became of every recording in this dialect, for the table over all providers."""
+    for recording in recordings():
+        if recording.status != 200:
+            error = CODEC.decode_error(recording.status, recording.headers, recording.body)
+            kind = recording.headers["x-amzn-errortype"].partition(":")[0]
+            mapped = error.reason == ERRORS.get(kind)
+            yield Outcome(recording.origin, "mapped" if mapped else "unmapped")
+        elif recording.origin in EXCEPTIONS:
+            yield Outcome(recording.origin, "listed", note=EXCEPTIONS[recording.origin])
+        else:
+            result: Result = "lost" if _problem(recording) else "lossless"
+            yield Outcome(recording.origin, result, recording.kind == "frames")
 
 
 def _family(model: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.corpus.gemini_reader import FINISH_NAMES, Call, Reading, leaves, read_json, read_replies
+from tests.corpus.outcome import Outcome, Result
 from tests.support.corpus import Exchange, corpus_dir, exchanges
 from tests.support.splits import every_way
 from tests.support.sse_oracle import read_events
@@ -270,6 +271,23 @@ def test_nothing_is_lost(capsys: pytest.CaptureFixture[str]) -> None:
     assert total["lossless"] >= 290
     assert total["streamed"] >= 80
     assert failures.keys() == EXCEPTIONS.keys(), failures
+
+
+def outcomes() -> Iterator[Outcome]:
+    """What became of every recording, for the table over all providers."""
+    for recording in recordings():
+        if recording.status != 200:
+            error = CODEC.decode_error(recording.status, recording.headers, recording.body)
+            mapped = error.reason == ERRORS.get(_short(recording.origin))
+            yield Outcome(recording.origin, "mapped" if mapped else "unmapped")
+        elif recording.kind == "array":
+            # Refused as they are, and read whole once framed as the router would have asked.
+            yield Outcome(recording.origin, "listed", note=ARRAY_STREAMS)
+        elif recording.origin in EXCEPTIONS:
+            yield Outcome(recording.origin, "listed", note=EXCEPTIONS[recording.origin])
+        else:
+            result: Result = "lost" if _problem(recording) else "lossless"
+            yield Outcome(recording.origin, result, recording.kind == "sse")
 
 
 def test_array_streams_do_not_pass_for_answers() -> None:

@@ -2,15 +2,20 @@
 
 import inspect
 import re
+import tomllib
+from collections import Counter
 from collections.abc import Container, Sequence, Set
 from dataclasses import fields
+from itertools import chain
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import urlsplit
 
 import pytest
+import yaml
 from prometheus_client import CollectorRegistry
 
-from tests.corpus import test_anthropic, test_bedrock, test_gemini, test_openai
+from tests.corpus import test_anthropic, test_bedrock, test_cohere, test_gemini, test_openai
 from tests.perf import pii_figures
 from tests.support.corpus import corpus_dir, exchanges, read_jsonl
 from trunkline import v1
@@ -20,10 +25,16 @@ from trunkline_server.app import serve
 from trunkline_server.app.worker import DRAIN_NOTICE
 from trunkline_server.catalogue.extensions import provider_rows
 from trunkline_server.catalogue.models import CAPABILITIES
+from trunkline_server.catalogue.rows import ProviderRow
 from trunkline_server.engine.needs import CHARS_PER_TOKEN, TOKENS_PER_MEDIA_PART
 from trunkline_server.errors import CODES, TrunklineError
 from trunkline_server.privacy.examiner import MOST_AT_ONCE
-from trunkline_server.providers.codec import CodecTarget
+from trunkline_server.providers.codec import (
+    OPTIONAL_FACULTIES,
+    Codec,
+    CodecTarget,
+    faculties,
+)
 from trunkline_server.providers.dialects import DIALECTS
 from trunkline_server.routing import draws, samples
 from trunkline_server.routing.snapshot import AttemptPolicy, HedgePolicy
@@ -152,20 +163,78 @@ def test_numbers_in_sentences_are_those_of_the_code() -> None:
     assert breaker.error_rate == 0.5  # "half of"
 
 
+PROVIDERS = ("kind", "dialect", "base URL", "key in", "variables", "region", "takes", "proven by")
+
+
 def test_kinds() -> None:
-    told = {
-        row[0].strip("`"): [cell.replace("`", "") for cell in row[1:]]
-        for row in rows_under("kind", "dialect", "base URL", "key in", "variables")
-    }
+    told = {row[0].strip("`"): [cell.replace("`", "") for cell in row[1:7]] for row in kind_rows()}
     assert told == {
         name: [
             row.dialect,
             row.base_url,
             f"auth.{row.auth.cloud.name}" if row.auth.cloud else row.auth.header,
             ", ".join(row.env),
+            row.region,
+            ", ".join(modalities(name, row)),
         ]
         for name, row in provider_rows().items()
     }
+
+
+def kind_rows() -> list[list[str]]:
+    return rows_under(*PROVIDERS)
+
+
+def modalities(kind: str, row: ProviderRow) -> list[str]:
+    """What calls of a kind can carry: what its dialect can send under the row's flags, less what
+    none of its own models in the catalogue can do."""
+    target = CodecTarget("owner/a-model", 1000, row.flags)
+    codec = DIALECTS[row.dialect]
+    sent = [what for what in ("text", *PARTS) if sends(codec, target, what)]
+    sections = yaml.safe_load((SERVER / "catalogue" / "models.yaml").read_text("utf-8"))
+    if kind not in sections:
+        return sent
+    able = {able for entry in sections[kind] for able in entry.get("capabilities", ())}
+    words = {"text": "chat", "image": "vision", "audio": "audio", "file": "file"}
+    beside = {
+        "embedding": "embeddings",
+        "rerank": "rerank",
+        "image_generation": "images made",
+        "transcription": "transcripts",
+        "speech": "speech",
+    }
+    lacks = OPTIONAL_FACULTIES - faculties(codec)
+    return [
+        *(what for what in sent if words[what] in able),
+        *(word for name, word in beside.items() if name in able - lacks),
+    ]
+
+
+def test_how_kinds_were_proven() -> None:
+    """Golden requests by the row's flags, and the recorded exchanges with the row's host."""
+    recorded = Counter(exchange.host.partition(":443")[0] for exchange in exchanges())
+    cases = {path.stem for path in (ROOT / "tests/golden").glob("*/requests/row_*.json")}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    extras = project["project"]["optional-dependencies"].values()
+    installed = [*project["dependency-groups"]["dev"], *chain.from_iterable(extras)]
+    for name, row in provider_rows().items():
+        (told,) = (cells[7] for cells in kind_rows() if cells[0] == f"`{name}`")
+        host = urlsplit(row.base_url).netloc
+        if len(exchanges()) == 3589:
+            number = re.match(r"([\d,]+) recorded", told)
+            # Whose server a recorded localhost was is not told.
+            local = host.startswith(("localhost:", "127.0.0.1:"))
+            found = 0 if local else sum(recorded[each] for each in recorded if fits(host, each))
+            assert (int(number[1].replace(",", "")) if number else 0) == found, name
+        assert ("golden" in told) == (f"row_{name}" in cases or row.dialect == name), name
+        for package in re.findall(r"`([\w-]+)`", told):
+            assert any(line.startswith(package) for line in installed), package
+
+
+def fits(pattern: str, host: str) -> bool:
+    """Whether a host is one of those that a row's URL is of, its placeholders being any."""
+    wanted = "[a-z0-9-]+".join(map(re.escape, re.split(r"\{[a-z]+\}", pattern)))
+    return re.fullmatch(wanted, host) is not None
 
 
 def test_dialects() -> None:
@@ -199,6 +268,7 @@ def test_corpus_figures() -> None:
         "anthropic": figures(anthropic, test_anthropic.EXCEPTIONS, {"sse", "frames"}),
         "gemini": figures(gemini, test_gemini.EXCEPTIONS, {"sse"}),
         "bedrock": figures(bedrock, test_bedrock.EXCEPTIONS, {"frames"}),
+        "cohere": figures(test_cohere.recordings(), (), {"stream"}),
     }
     assert f"`openai`, {len({row.host for row in openai})} hosts" in README
 
@@ -301,7 +371,12 @@ def carries(dialect: str, what: str) -> bool:
     """Whether a codec takes such a request, its flags being the dialect's own."""
     # Bedrock's models differ in how vectors are asked for, and in their own bodies.
     flags: dict[str, str | int | bool] = {"embed_as": "titan", "body": "claude"}
-    codec, target = DIALECTS[dialect], CodecTarget("owner/a-model", 1000, flags)
+    target = CodecTarget("owner/a-model", 1000, flags)
+    return sends(DIALECTS[dialect], target, what)
+
+
+def sends(codec: Codec, target: CodecTarget, what: str) -> bool:
+    """Whether a codec takes such a request to such a target."""
     request = v1.GenerateRequest(
         messages=[v1.Message(role=v1.ROLE_USER, parts=[v1.Part(text="Look.")])]
     )

@@ -33,6 +33,10 @@ CAPABILITIES = frozenset(
 UNKNOWN_MODEL = frozenset({"chat", "streaming"})
 
 
+# What makes a pattern fit more than one id.
+_WILD = re.compile(r"[*?\[]")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelEntry:
     """One entry of models.yaml; 0 means unknown. Without capabilities nothing is known of the
@@ -62,8 +66,8 @@ class ModelCatalogue:
     def find(self, kind: str, model_id: str) -> ModelEntry | None:
         """The entry for a model of a kind of provider; None for a model not known.
 
-        Kinds without a section resell: theirs is the first entry of any section that fits the
-        last part of the id.
+        Kinds without a section serve others' models: theirs is the first entry of any section
+        that fits the last part of the id and says what the model can do.
         """
         return self._find(kind, model_id.lower())
 
@@ -72,7 +76,17 @@ class ModelCatalogue:
             return self._first(kind, model_id)
         name = model_id.rpartition("/")[2]
         found = (self._first(section, name) for section in self._sections)
-        return next((entry for entry in found if entry is not None), None)
+        # What vendors do not list of their own says nothing of another's model with such a name.
+        return next((entry for entry in found if entry is not None and entry.capabilities), None)
+
+    def named(self, kind: str) -> tuple[str, ...]:
+        """The model ids that the entries of a kind's own section name in full, in their order."""
+        return tuple(
+            pattern
+            for _, entry in self._sections.get(kind, ())
+            for pattern in entry.match
+            if not _WILD.search(pattern)
+        )
 
     def _first(self, section: str, model_id: str) -> ModelEntry | None:
         for pattern, entry in self._sections[section]:

@@ -34,6 +34,9 @@ class ProviderRow:
     headers: Annotated[dict[str, str], read.plain_headers] = field(default_factory=dict)
     # The provider of the price table. Empty: no price is known.
     price_provider: Annotated[str, read.text] = ""
+    # Whether that table names its models as it does itself, so that they may be offered where
+    # there is no configuration.
+    listed: Annotated[bool, read.boolean] = True
     # Switches of the dialect; each codec documents its own.
     flags: Annotated[dict[str, str | int | bool], read.flags] = field(default_factory=dict)
     # Further hosts that its answers may send the router to; "*.HOST" is all below HOST.

@@ -26,17 +26,29 @@ class OpenAIChatCodec:
 
     Flags, each with its default:
 
+    - `alternate_turns` (False): the host wants one system message at most, first, and then user
+      and assistant by turns; messages are moved and joined for it.
     - `assistant_images` (False): images in assistant messages are sent, in `images`, as
       OpenRouter's image models want them; otherwise they are refused.
+    - `audio_form` ("object"): how sound stands in `input_audio`. "text": as base64 alone, which
+      is Mistral's. "audio_url": as a data URI in a field of that name, which is Together's. "":
+      it is refused.
     - `azure_api_version` (""): when set, the paths are those of Azure OpenAI, below a base URL
       that ends in `/openai`: of a dated version `/deployments/{model}/...?api-version={this}`,
       of "v1" `/v1/...`, of "preview" and "latest" the same with `?api-version={this}`.
     - `cache_control` (False): cache breakpoints are sent as Anthropic's `cache_control`.
+    - `call_index` (False): every tool call says its place in its turn, which Together demands.
+    - `chat_path` ("/chat/completions"): Writer's is "/chat".
+    - `dimensions_field` ("dimensions"): Mistral's and Voyage's is "output_dimension".
     - `embed_base64` (False): asks for embeddings as base64, a quarter of the bytes.
       Answers are read in either form.
     - `extra_content` (False): signatures of tool calls go back in `extra_content`, where
       Google's compatible API puts them. They are read in any case.
+    - `file_form` ("file"): how a document is given. "document_url": Mistral's piece of that
+      name. "": it is refused.
     - `file_urls` (False): the host fetches files by URL.
+    - `image_urls` (True): the host fetches pictures by URL; otherwise only data URIs are taken.
+    - `json_schema` (True): the host takes a JSON Schema for its answer; otherwise it is refused.
     - `max_stop` (4): how many stop texts the host takes.
     - `max_tokens_field` ("max_completion_tokens"): the field for max_output_tokens; most
       hosts but OpenAI want "max_tokens".
@@ -57,9 +69,12 @@ class OpenAIChatCodec:
     - `stream_usage` (True): streams ask for usage by `stream_options`; False for hosts that
       send it unasked and refuse the field.
     - `string_content` (False): the host takes text only as one string; several text parts
-      are joined by line feeds.
+      are joined by line feeds, those of a tool's result too.
     - `system_role` ("system"): the role of system messages; "developer" at OpenAI's newer
       models.
+    - `tool_call_ids` (""): "mistral" makes of every tool call's id one of nine letters and digits.
+    - `tool_choice` (True): the host heeds tool_choice; otherwise only AUTO is taken.
+    - `tools` (True): the host takes tools; otherwise they, calls and results are refused.
     - `top_k` (False): the host takes top_k; otherwise it is refused.
     - `user_field` (""): the field that receives the context's user_id, for example "user" or
       "safety_identifier". "": it is not sent.

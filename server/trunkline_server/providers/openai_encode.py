@@ -14,6 +14,7 @@ from trunkline import v1
 from trunkline_server.errors import invalid
 from trunkline_server.providers.codec import CodecTarget, WireRequest
 from trunkline_server.providers.openai_flags import enabled, number, operation_path, word
+from trunkline_server.providers.openai_hosts import alternating
 from trunkline_server.providers.openai_messages import Json, encode_messages
 
 _EFFORTS: Mapping[v1.ReasoningEffort.ValueType, str] = {
@@ -32,6 +33,7 @@ _SAME_NAME: tuple[Literal["temperature", "top_p", "presence_penalty", "frequency
 )
 _CHAT_OWN_FIELDS = frozenset({"model", "messages", "stream", "stream_options"})
 _EMBED_OWN_FIELDS = frozenset({"model", "input"})
+_LEFT_TO_THE_MODEL = frozenset({v1.TOOL_CHOICE_MODE_UNSPECIFIED, v1.TOOL_CHOICE_MODE_AUTO})
 _NO_ARGUMENTS = orjson.Fragment(b'{"type":"object","properties":{}}')
 # Integers up to here survive their passage through a double, which is all a Struct holds.
 _EXACT_INTEGERS = 2.0**53
@@ -43,6 +45,8 @@ def encode_chat(request: v1.GenerateRequest, target: CodecTarget, *, stream: boo
         "model": target.provider_model,
         "messages": encode_messages(request.messages, target),
     }
+    if "alternate_turns" in target.flags and enabled(target, "alternate_turns"):
+        body["messages"] = alternating(body["messages"])
     if stream:
         body["stream"] = True
         if enabled(target, "stream_usage"):
@@ -50,23 +54,26 @@ def encode_chat(request: v1.GenerateRequest, target: CodecTarget, *, stream: boo
     if request.HasField("config"):
         _config(request.config, target, body)
     if request.tools:
+        if not enabled(target, "tools"):
+            raise invalid("tools", "this provider takes none")
         body["tools"] = [_tool(tool, f"tools[{i}]") for i, tool in enumerate(request.tools)]
     if request.HasField("tool_choice"):
         _tool_choice(request.tool_choice, target, body)
     if request.HasField("response_format"):
-        _response_format(request.response_format, body)
+        _response_format(request.response_format, target, body)
     if request.HasField("context"):
         _user(request.context, target, body)
     if request.HasField("provider_options"):
         _merge_options(request.provider_options, _CHAT_OWN_FIELDS, body)
-    return WireRequest(operation_path("/chat/completions", target), orjson.dumps(body))
+    path = word(target, "chat_path") if "chat_path" in target.flags else "/chat/completions"
+    return WireRequest(operation_path(path, target), orjson.dumps(body))
 
 
 def encode_embeddings(request: v1.EmbedRequest, target: CodecTarget) -> WireRequest:
     """The call of /embeddings. The dialect has no word for `task`, and its models need none."""
     body: Json = {"model": target.provider_model, "input": list(request.inputs)}
     if request.HasField("dimensions"):
-        body["dimensions"] = request.dimensions
+        body[word(target, "dimensions_field")] = request.dimensions
     if enabled(target, "embed_base64"):
         body["encoding_format"] = "base64"
     if request.HasField("context"):
@@ -169,6 +176,8 @@ def _tool_choice(choice: v1.ToolChoice, target: CodecTarget, body: Json) -> None
         if choice.mode == v1.TOOL_CHOICE_MODE_REQUIRED:
             raise invalid("tool_choice.mode", "requires a tool where none is given")
         return
+    if choice.mode not in _LEFT_TO_THE_MODEL and not enabled(target, "tool_choice"):
+        raise invalid("tool_choice.mode", "this provider leaves the choice to the model")
     match choice.mode:
         case v1.TOOL_CHOICE_MODE_AUTO:
             body["tool_choice"] = "auto"
@@ -182,11 +191,13 @@ def _tool_choice(choice: v1.ToolChoice, target: CodecTarget, body: Json) -> None
         body["parallel_tool_calls"] = False
 
 
-def _response_format(response_format: v1.ResponseFormat, body: Json) -> None:
+def _response_format(response_format: v1.ResponseFormat, target: CodecTarget, body: Json) -> None:
     match response_format.WhichOneof("kind"):
         case "json_object":
             body["response_format"] = {"type": "json_object"}
         case "json_schema":
+            if not enabled(target, "json_schema"):
+                raise invalid("response_format.json_schema", "this provider takes no schema")
             wanted = response_format.json_schema
             schema: Json = {"name": wanted.name or "response"}
             if wanted.description:

@@ -42,8 +42,14 @@ _BY_CODE: Mapping[str, v1.ErrorReason.ValueType] = {
     "billing_hard_limit_reached": v1.ERROR_REASON_QUOTA_EXCEEDED,
     "billing_not_active": v1.ERROR_REASON_QUOTA_EXCEEDED,
     "1113": v1.ERROR_REASON_QUOTA_EXCEEDED,
+    "arrearage": v1.ERROR_REASON_QUOTA_EXCEEDED,
     "model_not_found": v1.ERROR_REASON_MODEL_NOT_FOUND,
     "deploymentnotfound": v1.ERROR_REASON_MODEL_NOT_FOUND,
+    # Mistral and Perplexity; Groq; Hugging Face; Z.AI.
+    "invalid_model": v1.ERROR_REASON_MODEL_NOT_FOUND,
+    "model_decommissioned": v1.ERROR_REASON_MODEL_NOT_FOUND,
+    "model_not_supported": v1.ERROR_REASON_MODEL_NOT_FOUND,
+    "1211": v1.ERROR_REASON_MODEL_NOT_FOUND,
     "rate_limit_exceeded": v1.ERROR_REASON_RATE_LIMIT,
     "rate_limit_error": v1.ERROR_REASON_RATE_LIMIT,
     "1302": v1.ERROR_REASON_RATE_LIMIT,
@@ -84,7 +90,7 @@ _BY_MESSAGE: tuple[tuple[re.Pattern[str], v1.ErrorReason.ValueType], ...] = tupl
         (
             # DeepSeek and Z.AI; OpenRouter; xAI.
             r"insufficient (?:account )?balance|insufficient credits|more credits"
-            r"|used all (?:available )?credits|spending limit",
+            r"|used all (?:available )?credits|spending limit|n't have any credits",
             v1.ERROR_REASON_QUOTA_EXCEEDED,
         ),
         (
@@ -106,6 +112,9 @@ _BY_MESSAGE: tuple[tuple[re.Pattern[str], v1.ErrorReason.ValueType], ...] = tupl
 )
 # Statuses whose own meaning is certain, whatever the sentence happens to say.
 _PLAIN_STATUSES = frozenset({401, 402, 408, 429, 502, 503, 504, 529})
+
+# Statuses of hosts that cannot answer now: TGI's, whose model failed, and Groq's, without room.
+_UNAVAILABLE = frozenset({424, 498})
 
 # Where a vendor's parameter stands in the contract.
 _FIELDS: Mapping[str, str] = {
@@ -229,8 +238,8 @@ class _Report:
             for pattern, reason in _BY_MESSAGE:
                 if pattern.search(self.message):
                     return reason
-        if status == 498:
-            return v1.ERROR_REASON_SERVICE_UNAVAILABLE  # Groq: no capacity at this moment.
+        if status in _UNAVAILABLE:
+            return v1.ERROR_REASON_SERVICE_UNAVAILABLE
         if status:
             return reason_for_status(status)
         for code in self.codes:

@@ -8,12 +8,20 @@ from trunkline_server.providers.codec import CodecTarget
 # Every flag and its default, which is what OpenAI's own API wants. The meanings stand in the
 # docstring of OpenAIChatCodec.
 FLAGS: Mapping[str, str | int | bool] = {
+    "alternate_turns": False,
     "assistant_images": False,
+    "audio_form": "object",
     "azure_api_version": "",
     "cache_control": False,
+    "call_index": False,
+    "chat_path": "/chat/completions",
+    "dimensions_field": "dimensions",
     "embed_base64": False,
     "extra_content": False,
+    "file_form": "file",
     "file_urls": False,
+    "image_urls": True,
+    "json_schema": True,
     "max_stop": 4,
     "max_tokens_field": "max_completion_tokens",
     "message_names": True,
@@ -25,6 +33,9 @@ FLAGS: Mapping[str, str | int | bool] = {
     "stream_usage": True,
     "string_content": False,
     "system_role": "system",
+    "tool_call_ids": "",
+    "tool_choice": True,
+    "tools": True,
     "top_k": False,
     "user_field": "",
 }

@@ -14,6 +14,7 @@ from trunkline import v1
 from trunkline_server.errors import TrunklineError, invalid
 from trunkline_server.providers.codec import CodecTarget
 from trunkline_server.providers.openai_flags import enabled, word
+from trunkline_server.providers.openai_hosts import nine_characters
 
 Json = dict[str, Any]
 
@@ -49,7 +50,7 @@ def encode_messages(messages: Sequence[v1.Message], target: CodecTarget) -> list
         if text and role in _ROLES:
             entry = {"role": _ROLES[role] or word(target, "system_role"), "content": text}
         elif role == v1.ROLE_TOOL:
-            encoded += _tool_results(message, f"messages[{index}]")
+            encoded += _tool_results(message, f"messages[{index}]", target)
             continue
         else:
             entry = _entry(message, f"messages[{index}]", target)
@@ -112,9 +113,9 @@ def _user_part(part: v1.Part, path: str, target: CodecTarget) -> Json:
         case "text":
             piece: Json = {"type": "text", "text": part.text}
         case "image":
-            piece = _image(part.image, f"{path}.image")
+            piece = _image(part.image, f"{path}.image", target)
         case "audio":
-            piece = _audio(part.audio, f"{path}.audio")
+            piece = _audio(part.audio, f"{path}.audio", target)
         case "file":
             piece = _file(part.file, f"{path}.file", target)
         case _:
@@ -129,7 +130,7 @@ def _cached(piece: Json, part: v1.Part, target: CodecTarget) -> Json:
     return piece
 
 
-def _image(image: v1.Image, path: str) -> Json:
+def _image(image: v1.Image, path: str, target: CodecTarget) -> Json:
     match image.WhichOneof("source"):
         case "data":
             url = _data_uri(image.media_type, image.data, path)
@@ -137,6 +138,8 @@ def _image(image: v1.Image, path: str) -> Json:
             url = image.uri
             if not url.startswith(("https://", "http://", "data:")):
                 raise invalid(f"{path}.uri", "this provider takes only https and data URIs")
+            if not url.startswith("data:") and not enabled(target, "image_urls"):
+                raise invalid(f"{path}.uri", "this provider takes pictures only by value")
         case _:
             raise invalid(path, "has no source")
     reference = {"url": url}
@@ -146,22 +149,32 @@ def _image(image: v1.Image, path: str) -> Json:
     return {"type": "image_url", "image_url": reference}
 
 
-def _audio(audio: v1.Audio, path: str) -> Json:
+def _audio(audio: v1.Audio, path: str, target: CodecTarget) -> Json:
+    form = word(target, "audio_form")
+    if not form:
+        raise invalid(path, "this provider takes no audio")
     if audio.WhichOneof("source") != "data":
         raise invalid(path, "this provider takes audio only by value")
     media_type = audio.media_type.partition(";")[0].strip().lower()
     audio_format = _AUDIO_FORMATS.get(media_type)
     if audio_format is None:
         raise invalid(f"{path}.media_type", "this provider takes only audio/wav and audio/mpeg")
-    return {
-        "type": "input_audio",
-        "input_audio": {"data": b64encode(audio.data).decode(), "format": audio_format},
-    }
+    if form == "audio_url":
+        url = _data_uri(media_type, audio.data, path)
+        return {"type": "audio_url", "audio_url": {"url": url}}
+    data = b64encode(audio.data).decode()
+    sound = data if form == "text" else {"data": data, "format": audio_format}
+    return {"type": "input_audio", "input_audio": sound}
 
 
 def _file(file: v1.File, path: str, target: CodecTarget) -> Json:
+    form = word(target, "file_form")
+    if not form:
+        raise invalid(path, "this provider takes no files")
     match file.WhichOneof("source"):
         case "file_id":
+            if form == "document_url":
+                return {"type": "file", "file_id": file.file_id}
             return {"type": "file", "file": {"file_id": file.file_id}}
         case "data":
             data = _data_uri(file.media_type, file.data, path)
@@ -171,6 +184,11 @@ def _file(file: v1.File, path: str, target: CodecTarget) -> Json:
             raise invalid(f"{path}.uri", "this provider takes files only by value or by file_id")
         case _:
             raise invalid(path, "has no source")
+    if form == "document_url":
+        document: Json = {"type": "document_url", "document_url": data}
+        if file.filename:
+            document["document_name"] = file.filename
+        return document
     # OpenAI refuses file_data without a name.
     return {"type": "file", "file": {"filename": file.filename or "file", "file_data": data}}
 
@@ -181,7 +199,9 @@ def _data_uri(media_type: str, data: bytes, path: str) -> str:
     return f"data:{media_type};base64,{b64encode(data).decode()}"
 
 
-def _tool_results(message: v1.Message, path: str) -> list[Json]:
+def _tool_results(message: v1.Message, path: str, target: CodecTarget) -> list[Json]:
+    if not enabled(target, "tools"):
+        raise invalid(path, "this provider takes no results of tools")
     encoded: list[Json] = []
     for index, part in enumerate(message.parts):
         part_path = f"{path}.parts[{index}]"
@@ -196,11 +216,15 @@ def _tool_results(message: v1.Message, path: str) -> list[Json]:
             texts.append(piece.text)
         content: Any = texts[0] if len(texts) == 1 else ""
         if len(texts) > 1:
-            content = [{"type": "text", "text": text} for text in texts]
-        encoded.append(
-            {"role": "tool", "tool_call_id": part.tool_result.tool_call_id, "content": content}
-        )
+            content = _join([{"type": "text", "text": text} for text in texts], target)
+        call_id = _call_id(part.tool_result.tool_call_id, target)
+        encoded.append({"role": "tool", "tool_call_id": call_id, "content": content})
     return encoded
+
+
+def _call_id(call_id: str, target: CodecTarget) -> str:
+    """The id of a call as the host takes it, in the call and in its result alike."""
+    return nine_characters(call_id) if word(target, "tool_call_ids") == "mistral" else call_id
 
 
 def _assistant(message: v1.Message, path: str, target: CodecTarget) -> Json:
@@ -214,12 +238,12 @@ def _assistant(message: v1.Message, path: str, target: CodecTarget) -> Json:
         match part.WhichOneof("kind"):
             case "text":
                 pieces.append(_cached({"type": "text", "text": part.text}, part, target))
-            case "tool_call":
-                calls.append(_tool_call(part, target))
+            case "tool_call" if enabled(target, "tools"):
+                calls.append(_tool_call(part, len(calls), target))
             case "reasoning":
                 reasoning.append(part)
             case "image" if enabled(target, "assistant_images"):
-                images.append(_image(part.image, f"{part_path}.image"))
+                images.append(_image(part.image, f"{part_path}.image", target))
             case "audio" if part.signature.dialect == DIALECT:
                 # OpenAI knows its own recordings by id and takes them in no other way.
                 entry["audio"] = {"id": part.signature.value}
@@ -238,13 +262,15 @@ def _assistant(message: v1.Message, path: str, target: CodecTarget) -> Json:
     return entry
 
 
-def _tool_call(part: v1.Part, target: CodecTarget) -> Json:
+def _tool_call(part: v1.Part, number: int, target: CodecTarget) -> Json:
     call = part.tool_call
     entry: Json = {
-        "id": call.id,
+        "id": _call_id(call.id, target),
         "type": "function",
         "function": {"name": call.name, "arguments": call.arguments_json or "{}"},
     }
+    if enabled(target, "call_index"):
+        entry["index"] = number
     if part.HasField("signature") and enabled(target, "extra_content"):
         extra = _signed(part)
         if extra:

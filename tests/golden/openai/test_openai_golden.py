@@ -17,6 +17,8 @@ from pydantic import TypeAdapter
 
 from trunkline import v1
 from trunkline.assemble import MessageAssembler
+from trunkline_server.catalogue.rows import built_in_rows as provider_rows
+from trunkline_server.errors import UpstreamError
 from trunkline_server.providers.codec import Codec, CodecTarget
 from trunkline_server.providers.openai_chat import OpenAIChatCodec
 
@@ -50,7 +52,11 @@ def exhaust(value: Any) -> None:
 
 
 def target(case: dict[str, Any]) -> CodecTarget:
-    return CodecTarget("vendor-model", flags=case["flags"])
+    """The case's flags; those of a row of the catalogue where it names one."""
+    flags = case["flags"]
+    if isinstance(flags, str):
+        flags = provider_rows()[flags].flags
+    return CodecTarget("vendor-model", flags=flags)
 
 
 @pytest.mark.parametrize("case", cases("requests"))
@@ -68,7 +74,8 @@ def test_request(case: dict[str, Any]) -> None:
 SDK_CASES = [
     param
     for param in cases("requests")
-    if not param.values[0]["flags"].keys() - {"system_role", "user_field", "azure_api_version"}
+    if isinstance(flags := param.values[0]["flags"], dict)
+    and not flags.keys() - {"system_role", "user_field", "azure_api_version"}
 ]
 
 
@@ -163,3 +170,43 @@ def test_embeddings(case: dict[str, Any]) -> None:
     response = v1.EmbedResponse()
     CODEC.decode_embed(json.dumps(case["reply"]).encode(), response)
     assert response == json_format.ParseDict(case["response"], v1.EmbedResponse())
+
+
+HOST_ERRORS = json.loads((FOLDER / "host_errors.json").read_text("utf-8"))["cases"]
+
+
+@pytest.mark.parametrize("case", HOST_ERRORS.values(), ids=HOST_ERRORS.keys())
+def test_errors_of_hosts_as_documented(case: dict[str, Any]) -> None:
+    body = case["body"] if isinstance(case["body"], str) else json.dumps(case["body"])
+    error = CODEC.decode_error(case["status"], case.get("headers", {}), body.encode())
+    assert v1.ErrorReason.Name(error.reason) == f"ERROR_REASON_{case['reason']}"
+    assert error.http_status == case["status"]
+    assert [violation.field for violation in error.violations] == (
+        [case["field"]] if "field" in case else []
+    )
+    assert error.retry_after == case.get("retry_after")
+
+
+HOST_STREAMS = json.loads((FOLDER / "host_errors.json").read_text("utf-8"))["streams"]
+BEGUN = {
+    "id": "chatcmpl-1",
+    "object": "chat.completion.chunk",
+    "created": 1,
+    "model": "m",
+    "choices": [{"index": 0, "delta": {"content": "Hel"}, "finish_reason": None}],
+}
+
+
+@pytest.mark.parametrize("case", HOST_STREAMS.values(), ids=HOST_STREAMS.keys())
+def test_errors_of_hosts_inside_a_stream_as_documented(case: dict[str, Any]) -> None:
+    decoder = CODEC.stream_decoder()
+    assert decoder.feed("", json.dumps(BEGUN).encode())
+    with pytest.raises(UpstreamError) as caught:
+        decoder.feed(case["event"], json.dumps(case["last"]).encode())
+    assert v1.ErrorReason.Name(caught.value.reason) == f"ERROR_REASON_{case['reason']}"
+    assert caught.value.http_status == 200
+
+
+def test_errors_are_of_rows_of_the_catalogue() -> None:
+    hosts = {name.partition(":")[0] for name in [*HOST_ERRORS, *HOST_STREAMS]}
+    assert hosts <= provider_rows().keys()

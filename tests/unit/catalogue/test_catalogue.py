@@ -10,6 +10,7 @@ from trunkline_server.catalogue.extensions import provider_rows
 from trunkline_server.catalogue.known import known
 from trunkline_server.catalogue.models import CAPABILITIES, model_catalogue, read_models
 from trunkline_server.catalogue.rows import read_rows
+from trunkline_server.providers import openai_chat
 from trunkline_server.providers.dialects import DIALECTS
 from trunkline_server.settings import AuthSettings, ConfigError
 
@@ -18,7 +19,7 @@ def source(name: str) -> str:
     return (resources.files("trunkline_server.catalogue") / name).read_text("utf-8")
 
 
-def test_the_rows_of_the_three_vendors() -> None:
+def test_the_rows_of_three_vendors() -> None:
     rows = provider_rows()
     assert list(rows)[:3] == ["openai", "anthropic", "gemini"]
     assert rows["openai"].auth == AuthSettings(header="authorization", prefix="Bearer ")
@@ -32,8 +33,26 @@ def test_every_row_has_a_codec_a_price_list_and_a_place_for_its_key() -> None:
         assert row.dialect in DIALECTS, name
         # Where the price table has nothing of a vendor, that is said by naming none.
         assert row.price_provider in {"", *priced}, name
-        assert row.base_url.startswith(("https://", "http://127.0.0.1:")), name
-        assert row.env or row.auth.cloud, name
+        # Those that one runs oneself are looked for on this machine, and may want no key.
+        local = row.base_url.startswith(("http://127.0.0.1:", "http://localhost:"))
+        assert local or row.base_url.startswith("https://"), name
+        assert row.env or local or row.auth.cloud, name
+
+
+def test_rows_have_flags_that_their_dialects_know() -> None:
+    known_flags = {"openai": openai_chat.FLAGS, "cohere": {}}
+    for name, row in provider_rows().items():
+        if row.dialect in known_flags:
+            assert not row.flags.keys() - known_flags[row.dialect].keys(), name
+            for flag, value in row.flags.items():
+                default = known_flags[row.dialect][flag]
+                assert type(value) is type(default), (name, flag)
+                assert value != default, (name, flag)
+
+
+def test_variables_belong_to_one_row() -> None:
+    variables = [variable for row in provider_rows().values() for variable in row.env]
+    assert len(variables) == len(set(variables))
 
 
 def test_rows_stay_short() -> None:
@@ -96,7 +115,22 @@ def test_wrong_rows(text: str, message: str) -> None:
             {"structured_output", "reasoning"},
             {"embedding"},
         ),
-        # A reseller, which has no section of its own.
+        ("mistral", "mistral-large-2512", {"vision", "parallel_tools"}, {"reasoning"}),
+        ("perplexity", "sonar", {"vision", "structured_output"}, {"tools", "parallel_tools"}),
+        ("deepseek", "deepseek-chat", {"tools"}, {"structured_output", "vision", "reasoning"}),
+        # It thinks, but may not be told how hard.
+        ("xai", "grok-4-0709", {"vision", "tools"}, {"reasoning"}),
+        ("xai", "grok-3-mini-fast", {"reasoning"}, {"vision"}),
+        ("cohere", "rerank-v3.5", {"rerank"}, {"chat", "embedding"}),
+        ("cohere", "command-a-vision-07-2025", {"vision"}, {"tools"}),
+        ("cohere", "embed-v4.0", {"embedding"}, {"chat"}),
+        # Hosts that serve others' models have no section of their own.
+        ("groq", "llama-3.3-70b-versatile", {"tools"}, {"vision"}),
+        ("groq", "meta-llama/llama-4-scout-17b-16e-instruct", {"vision", "tools"}, {"audio"}),
+        ("together", "deepseek-ai/DeepSeek-V4-Pro-0813", {"reasoning"}, {"vision"}),
+        ("fireworks", "accounts/fireworks/models/kimi-k2p5", {"vision"}, {"audio"}),
+        ("huggingface", "openai/gpt-oss-120b:groq", {"reasoning"}, {"vision"}),
+        ("cerebras", "gpt-oss-120b", {"structured_output"}, {"parallel_tools"}),
         ("somewhere", "anthropic/claude-sonnet-4-5", {"reasoning"}, {"audio"}),
     ],
 )
@@ -159,6 +193,9 @@ def test_models_that_need_their_own_switches() -> None:
         # A name of the price table, and a model that only a region's profile serves.
         ("bedrock", "regional.anthropic.claude-haiku-4-5-20251001-v1:0"),
         ("bedrock", "meta.llama3-3-70b-instruct-v1:0"),
+        ("mistral", "mistral-ocr-latest"),
+        ("perplexity", "r1-1776"),
+        ("xai", "grok-4.20-multi-agent-0309"),
     ],
 )
 def test_models_not_offered(kind: str, model: str) -> None:
@@ -171,6 +208,9 @@ def test_models_not_known() -> None:
     assert model_catalogue().find("openai", "llama-3") is None
     assert model_catalogue().find("anthropic", "gpt-5") is None
     assert model_catalogue().find("somewhere", "llama-3") is None
+    # What OpenAI does not list of its own says nothing of others' models with such names.
+    assert model_catalogue().find("openai", "o3-pro") is not None
+    assert model_catalogue().find("somewhere", "others/great-model-pro") is None
 
 
 def test_every_entry_is_reachable_and_consistent() -> None:
