@@ -8,11 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from google.protobuf.json_format import ParseDict
-
 from trunkline import v1
-from trunkline_server.contract.payload import findings
-from trunkline_server.errors import Violation, invalid, invalid_fields
+from trunkline_server.errors import invalid
+from trunkline_server.openai_face.extension import COMMON_FIELDS, read_extension
 from trunkline_server.openai_face.messages import read_messages
 from trunkline_server.openai_face.reading import INT64, Fields, json_text, unsupported
 
@@ -82,11 +80,7 @@ _INSTEAD = {
     "audio": "answers are text",
 }
 # The fields of the contract that the extension `trunkline` may set.
-_EXTENSION = frozenset(
-    {"requirements", "routing", "cache", "context", "request_id", "provider_options", "config"}
-)
-
-_MAX_VIOLATIONS = 20
+_EXTENSION = (*COMMON_FIELDS, "config")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +96,7 @@ def read_chat(body: Fields) -> ChatRequest:
     """The request. Raises INVALID_REQUEST, naming OpenAI's field."""
     _refuse_unknown(body)
     request = v1.GenerateRequest()
-    _extension(body, request)
+    read_extension(body, request, _EXTENSION)
     body.required("model")
     request.model = body.text("model")
     read_messages(body, request)
@@ -140,23 +134,6 @@ def _refuse_unknown(body: Fields) -> None:
         raise unsupported("logprobs", "answers carry no log probabilities")
     if any(kind != "text" for kind in body.list("modalities")):
         raise unsupported("modalities", "answers are text")
-
-
-def _extension(body: Fields, request: v1.GenerateRequest) -> None:
-    """What the contract has and OpenAI does not: body field `trunkline`, by the contract's
-    names."""
-    fields = body.object("trunkline")
-    if fields is None:
-        return
-    fields.only(*_EXTENSION)
-    given = {name: fields.raw(name) for name in fields.names()}
-    wrong = [
-        Violation(fields.at(found.field), found.description)
-        for found in findings(given, v1.GenerateRequest.DESCRIPTOR)
-    ]
-    if wrong:
-        raise invalid_fields(wrong[:_MAX_VIOLATIONS])
-    ParseDict(given, request)
 
 
 def _config(body: Fields, request: v1.GenerateRequest) -> None:

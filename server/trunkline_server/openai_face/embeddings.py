@@ -8,8 +8,11 @@ from sys import byteorder
 from trunkline import v1
 from trunkline_server.errors import invalid
 from trunkline_server.openai_face.chat_answer import particulars
+from trunkline_server.openai_face.extension import COMMON_FIELDS, read_extension
 from trunkline_server.openai_face.reading import Fields, Json, unsupported
 
+# The fields of the contract that the extension `trunkline` may set.
+_EXTENSION = (*COMMON_FIELDS, "task")
 _FORMATS = {"float": False, "base64": True}
 
 
@@ -23,9 +26,10 @@ class EmbeddingsRequest:
 
 def read_embeddings(body: Fields) -> EmbeddingsRequest:
     """The request. Raises INVALID_REQUEST, naming OpenAI's field."""
-    body.only("model", "input", "dimensions", "encoding_format", "user")
+    body.only("model", "input", "dimensions", "encoding_format", "user", "trunkline")
     body.required("model")
     request = v1.EmbedRequest(model=body.text("model"))
+    read_extension(body, request, _EXTENSION)
     given = body.required("input")
     for i, text in enumerate([given] if isinstance(given, str) else body.list("input")):
         if isinstance(text, int | list):

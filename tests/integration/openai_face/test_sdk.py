@@ -218,8 +218,11 @@ async def test_embeddings(client: openai.AsyncOpenAI, encoding: Any) -> None:
         assert len(vector) == 3
         assert all(isinstance(value, float) for value in vector)
     assert answer.usage.prompt_tokens == answer.usage.total_tokens > 0
-    single = await client.embeddings.create(model="embed", input="rain", dimensions=3)
+    single = await client.embeddings.create(
+        model="embed", input="rain", dimensions=3, extra_body={"trunkline": {"request_id": "e1"}}
+    )
     assert len(single.data) == 1
+    assert single._request_id == "e1"
 
 
 async def test_models_are_those_that_the_caller_may_use(
