@@ -163,7 +163,7 @@ def test_numbers_in_sentences_are_those_of_the_code() -> None:
     assert breaker.error_rate == 0.5  # "half of"
 
 
-PROVIDERS = ("kind", "dialect", "base URL", "key in", "variables", "region", "takes", "proven by")
+PROVIDERS = ("kind", "dialect", "base URL", "key in", "variables", "regions", "takes", "proven by")
 
 
 def test_kinds() -> None:
@@ -174,7 +174,7 @@ def test_kinds() -> None:
             row.base_url,
             f"auth.{row.auth.cloud.name}" if row.auth.cloud else row.auth.header,
             ", ".join(row.env),
-            row.region,
+            ", ".join(filter(None, [row.region, *row.base_urls])),
             ", ".join(modalities(name, row)),
         ]
         for name, row in provider_rows().items()
