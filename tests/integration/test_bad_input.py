@@ -174,7 +174,8 @@ async def test_a_credential_that_has_expired(dialect: str) -> None:
         assert error.code() == grpc.StatusCode.FAILED_PRECONDITION
         assert detail(error, error_details_pb2.ErrorInfo).metadata["provider"] == "one"
         attempt = detail(error, v1.CallReport).attempts[0]
-        assert attempt.reason == v1.ERROR_REASON_AUTHENTICATION
+        # Some vendors say that a key is bad with 403.
+        assert attempt.reason in {v1.ERROR_REASON_AUTHENTICATION, v1.ERROR_REASON_AUTHORIZATION}
     async with two(dialect, key="env:EXPIRED", second=True) as running:
         answer = await running.stub.Generate(ask(), timeout=PATIENCE)
         assert [attempt.deployment for attempt in answer.attempts] == ["d1", "d2"]

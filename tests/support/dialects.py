@@ -25,5 +25,6 @@ SPOKEN = {
     "openai": Spoken("/openai/v1"),
     "anthropic": Spoken("/anthropic", "x-api-key"),
     "gemini": Spoken("/gemini/v1beta", "x-goog-api-key"),
+    "bedrock": Spoken("/bedrock"),
     "replicate": Spoken("/replicate/v1", model="sim/{}"),
 }

@@ -92,9 +92,12 @@ async def router(
         worker = Worker(settings, book, metrics, clock, quotas=quotas, caching=caching, audit=audit)
         port = await worker.start()
         address = f"127.0.0.1:{port}"
-        async with channel_to(address) as channel:
-            yield Router(worker, address, channel, registry)
-        await worker.drain(notice=0.0)
+        try:
+            async with channel_to(address) as channel:
+                yield Router(worker, address, channel, registry)
+        finally:
+            # Of a test that fails too: a server that is only dropped hangs the whole run.
+            await worker.drain(notice=0.0)
 
 
 def openai_at(*urls: str, policy: str = "attempts: {retries: 0}") -> str:
