@@ -26,5 +26,6 @@ SPOKEN = {
     "anthropic": Spoken("/anthropic", "x-api-key"),
     "gemini": Spoken("/gemini/v1beta", "x-goog-api-key"),
     "bedrock": Spoken("/bedrock"),
+    "cohere": Spoken("/cohere"),
     "replicate": Spoken("/replicate/v1", model="sim/{}"),
 }
