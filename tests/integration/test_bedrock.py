@@ -1,5 +1,6 @@
 """The router in front of the simulated Bedrock runtime, which boto3 is content with
-(test_simulator_bedrock.py) and which computes every signature anew."""
+(test_simulator_bedrock.py) and which computes every signature anew. Wrong secrets and expired
+tokens are in secrets/test_cloud_credentials.py."""
 
 from collections.abc import AsyncGenerator, Awaitable
 
@@ -7,16 +8,24 @@ import grpc
 import pytest
 
 from tests.adversity.test_providers import settled
+from tests.support.replica import Replica, replica
 from tests.support.router import PATIENCE, Router, ask, detail, reason, router
 from trunkline import v1
 from trunkline.assemble import MessageAssembler
 from trunkline_server.simulator.app import Simulator
+from trunkline_server.simulator.bedrock_access import SECRET_KEY
 
 ENV = {
     "BEDROCK_KEY": "a-bearer-key",
+    "AWS_ID": "AKIDSIMULATED",
+    "AWS_SECRET": SECRET_KEY,
+    "AWS_TOKEN": "a-session",
 }
+_KEYS = "access_key_id: 'env:AWS_ID', secret_access_key: 'env:AWS_SECRET'"
 AUTH = {
     "bearer": "api_key: 'env:BEDROCK_KEY'",
+    "keys": f"auth: {{aws: {{{_KEYS}}}}}",
+    "temporary keys": f"auth: {{aws: {{{_KEYS}, session_token: 'env:AWS_TOKEN'}}}}",
 }
 ARN = "arn:aws:bedrock:us-east-1:123456789012:provisioned-model/abcdef012345"
 
@@ -46,12 +55,16 @@ def config(url: str, auth: str = AUTH["bearer"]) -> str:
 
 
 @pytest.fixture(params=sorted(AUTH))
-async def trunkline(simulator: Simulator, request: pytest.FixtureRequest) -> AsyncGenerator[Router]:
-    async with router(config(simulator.url, AUTH[request.param]), env=ENV) as running:
+async def trunkline(
+    simulator: Simulator, request: pytest.FixtureRequest
+) -> AsyncGenerator[Replica]:
+    async with replica(config(simulator.url, AUTH[request.param]), ENV) as running:
         yield running
 
 
-async def streamed(running: Router, request: v1.GenerateRequest) -> tuple[v1.Message, v1.StreamEnd]:
+async def streamed(
+    running: Router | Replica, request: v1.GenerateRequest
+) -> tuple[v1.Message, v1.StreamEnd]:
     assembler, end = MessageAssembler(), v1.StreamEnd()
     async for event in running.stub.StreamGenerate(request, timeout=PATIENCE):
         if event.HasField("delta"):
@@ -67,7 +80,7 @@ async def refusal(call: Awaitable[object]) -> grpc.aio.AioRpcError:
     return caught.value
 
 
-async def test_answers_streams_and_vectors(trunkline: Router, simulator: Simulator) -> None:
+async def test_answers_streams_and_vectors(trunkline: Replica, simulator: Simulator) -> None:
     request = ask("hello bedrock")
     whole = await trunkline.stub.Generate(request, timeout=PATIENCE)
     assert "hello bedrock" in whole.message.parts[0].text
@@ -83,7 +96,7 @@ async def test_answers_streams_and_vectors(trunkline: Router, simulator: Simulat
     assert simulator.counters.statuses[200] == 3
 
 
-async def test_a_cancel_closes_the_upstream(trunkline: Router, simulator: Simulator) -> None:
+async def test_a_cancel_closes_the_upstream(trunkline: Replica, simulator: Simulator) -> None:
     request = ask(model="aws/sim-large?chunk_ms=50;tokens=4000")
     call = trunkline.stub.StreamGenerate(request, timeout=PATIENCE)
     seen = 0
@@ -97,7 +110,7 @@ async def test_a_cancel_closes_the_upstream(trunkline: Router, simulator: Simula
     assert simulator.counters.cancelled["bedrock"].total() == 1
 
 
-async def test_a_guardrail_s_stop_and_finding(trunkline: Router) -> None:
+async def test_a_guardrail_s_stop_and_finding(trunkline: Replica) -> None:
     request = ask("something longer than a word", model="aws/sim-filter")
     whole = await trunkline.stub.Generate(request, timeout=PATIENCE)
     _, end = await streamed(trunkline, request)
@@ -110,7 +123,7 @@ async def test_a_guardrail_s_stop_and_finding(trunkline: Router) -> None:
         assert finding.filtered
 
 
-async def test_cached_tokens_are_counted_in(trunkline: Router) -> None:
+async def test_cached_tokens_are_counted_in(trunkline: Replica) -> None:
     request = ask("again")
     system = v1.Message(role=v1.ROLE_SYSTEM)
     system.parts.add(text="long " * 2000, cache_breakpoint=True)

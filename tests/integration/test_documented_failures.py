@@ -13,6 +13,8 @@ from typing import Any
 import grpc
 import pytest
 
+from tests.support.eventstream import event as frame
+from tests.support.eventstream import exception
 from tests.support.fault_server import (
     FaultConnection,
     FaultServer,
@@ -167,3 +169,53 @@ async def test_gemini_blocks_a_prompt_and_gives_no_candidates(streamed: bool) ->
     (attempt,) = detail(caught.value, v1.CallReport).attempts
     assert attempt.deployment == "d1"
     assert "PROHIBITED_CONTENT" in attempt.message
+
+
+# https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStreamOutput.html:
+# modelStreamErrorException, "An error occurred while streaming the response body. Retry your
+# request." HTTP Status Code: 424.
+FRAMED = CHUNKED.replace(b"text/event-stream", b"application/vnd.amazon.eventstream")
+BEGUN = frame("messageStart", b'{"role":"assistant"}')
+SAID = frame("contentBlockDelta", b'{"contentBlockIndex":0,"delta":{"text":"Hello"}}')
+BROKE = exception(
+    "modelStreamErrorException",
+    b'{"message":"The model broke.","originalStatusCode":500,"originalMessage":"oops"}',
+)
+
+
+async def test_bedrock_model_stream_error_before_the_first_words_falls_back() -> None:
+    async with vendor("bedrock", FRAMED, sized(BEGUN + BROKE), b"0\r\n\r\n") as running:
+        events = [event async for event in running.stub.StreamGenerate(ask(), timeout=PATIENCE)]
+    assert events[0].start.deployment == "d2"
+    failed, _ = events[-1].end.attempts
+    assert failed.reason == v1.ERROR_REASON_SERVICE_UNAVAILABLE
+    assert failed.message == "The model broke."
+
+
+async def test_bedrock_model_stream_error_mid_stream_ends_non_ok() -> None:
+    seen = asyncio.Event()
+
+    async def until_seen(_: FaultConnection) -> None:
+        await seen.wait()
+
+    async with vendor("bedrock", FRAMED, sized(BEGUN + SAID), until_seen, sized(BROKE)) as running:
+        call = running.stub.StreamGenerate(ask(), timeout=PATIENCE)
+
+        async def read() -> None:
+            while isinstance(event := await call.read(), v1.StreamGenerateResponse):
+                assert not event.HasField("end")
+                if event.delta.text:
+                    seen.set()
+
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await read()
+    assert seen.is_set()
+    assert reason(caught.value) == v1.ERROR_REASON_STREAM_INTERRUPTED
+    (attempt,) = detail(caught.value, v1.CallReport).attempts
+    assert attempt.reason == v1.ERROR_REASON_SERVICE_UNAVAILABLE
+    # What was written is billed by an estimate: the counts would have come last.
+    assert attempt.usage.source == v1.USAGE_SOURCE_ESTIMATE
+
+
+def sized(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
