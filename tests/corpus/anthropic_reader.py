@@ -12,15 +12,14 @@ from typing import Any
 
 from tests.support.sse_oracle import read_events
 
-HELD = ("text", "thinking", "redacted_thinking", "tool_use")
-
 
 @dataclass(frozen=True)
 class Reading:
     """What a caller must be told of an answer.
 
-    `parts` holds ("text", text), ("thinking", text, signature), ("redacted_thinking", data) or
-    ("tool_use", id, name, arguments as a Python value, or None for text that is not JSON).
+    `parts` holds ("text", text, what it cites), ("thinking", text, signature),
+    ("redacted_thinking", data), ("tool_use", id, name, arguments as a Python value, or None for
+    text that is not JSON) or, of the vendor's own tools, ("vendor", the block).
     `argument_texts` are each call's arguments as a stream spelled them, and empty where they
     came as a JSON value.
     `usage` is (input, output, cached, cache-written, cache-written for 1h, reasoning),
@@ -67,13 +66,12 @@ def read_stream_events(events: list[dict[str, Any]]) -> Reading:
 def _reading_of(
     message: dict[str, Any], blocks: list[Any], stop_reason: str | None, counts: Any
 ) -> Reading:
-    held = [block for block in blocks if block["type"] in HELD]
     return Reading(
         model=message["model"],
         stop_reason=stop_reason or "",
-        parts=tuple(_part(block) for block in held),
+        parts=tuple(_part(block) for block in blocks),
         argument_texts=tuple(
-            block.get("spelled", "") for block in held if block["type"] == "tool_use"
+            block.get("spelled", "") for block in blocks if block["type"] == "tool_use"
         ),
         usage=_usage(counts) if counts else (),
     )
@@ -113,8 +111,12 @@ def _blocks(events: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
                     block["signature"] = delta["signature"]
                 case "input_json_delta":
                     block["spelled"] += delta["partial_json"]
+                case "citations_delta":
+                    block.setdefault("citations", []).append(delta["citation"])
+                case "compaction_delta":
+                    block["content"] = (block["content"] or "") + delta["content"]
     for block in blocks.values():
-        if block["type"] == "tool_use" and block["spelled"]:
+        if block["spelled"]:
             block["input"] = _value(block["spelled"])
     return blocks
 
@@ -129,13 +131,15 @@ def _value(text: str) -> Any:
 def _part(block: dict[str, Any]) -> tuple[Any, ...]:
     match block["type"]:
         case "text":
-            return ("text", block["text"])
+            return ("text", block["text"], block.get("citations") or [])
         case "thinking":
             return ("thinking", block["thinking"], block.get("signature", ""))
         case "redacted_thinking":
             return ("redacted_thinking", block["data"])
-        case _:
+        case "tool_use":
             return ("tool_use", block["id"], block["name"], block["input"])
+        case _:
+            return ("vendor", {name: value for name, value in block.items() if name != "spelled"})
 
 
 def _usage(counts: dict[str, Any]) -> tuple[int, ...]:

@@ -28,8 +28,9 @@ class Call:
 class Reading:
     """What a caller must be told of an answer.
 
-    `kinds` names the parts in order, neighbours of one kind once. `text` holds what the
-    vendor's code tool ran and printed too. `signatures` are all, those of calls included.
+    `kinds` names the parts in order, neighbours of one kind once. `items` are what the
+    vendor's own tools did; `sources` the addresses that it searched, and `cited` the words that
+    rest on them. `signatures` are all, those of calls included.
     `usage` is (input, output, cached, reasoning), empty without a full report.
     """
 
@@ -37,6 +38,9 @@ class Reading:
     finish: str
     kinds: tuple[str, ...]
     text: str
+    items: tuple[Any, ...]
+    sources: tuple[str, ...]
+    cited: tuple[str, ...]
     thoughts: str
     calls: tuple[Call, ...]
     media: tuple[tuple[str, str], ...]
@@ -50,11 +54,21 @@ def read_replies(replies: list[dict[str, Any]]) -> Reading:
     parts = [part for c in candidates for part in c.get("content", {}).get("parts", [])]
     finishes = [c["finishReason"] for c in candidates if "finishReason" in c]
     calls = _calls(parts)
+    grounding = [c["groundingMetadata"] for c in candidates if c.get("groundingMetadata")]
     return Reading(
         model=replies[-1].get("modelVersion", ""),
         finish=str(finishes[-1]) if finishes else "",
         kinds=_kinds(parts),
-        text="".join(_shown(part) for part in parts if not part.get("thought")),
+        text="".join(part.get("text", "") for part in parts if not part.get("thought")),
+        items=tuple(part for part in parts if _is_item(part)),
+        sources=tuple(
+            chunk["web"]["uri"] for told in grounding for chunk in told.get("groundingChunks", [])
+        ),
+        cited=tuple(
+            support["segment"]["text"]
+            for told in grounding
+            for support in told.get("groundingSupports", [])
+        ),
         thoughts="".join(part.get("text", "") for part in parts if part.get("thought")),
         calls=calls,
         media=tuple(
@@ -62,7 +76,11 @@ def read_replies(replies: list[dict[str, Any]]) -> Reading:
             for part in parts
             if "inlineData" in part
         ),
-        signatures=tuple(part["thoughtSignature"] for part in parts if "thoughtSignature" in part),
+        signatures=tuple(
+            part["thoughtSignature"]
+            for part in parts
+            if "thoughtSignature" in part and not _is_item(part)
+        ),
         usage=_usage(replies),
     )
 
@@ -77,21 +95,17 @@ def _kinds(parts: list[dict[str, Any]]) -> tuple[str, ...]:
             kind = "media"
         elif part.get("thought"):
             kind = "thought"
+        elif _is_item(part):
+            kind = "item"
         else:
-            kind = "text" if _shown(part) else ""
+            kind = "text" if part.get("text") else ""
         if kind and (kind == "call" or kinds[-1:] != [kind]):
             kinds.append(kind)
     return tuple(kinds)
 
 
-def _shown(part: dict[str, Any]) -> str:
-    if "executableCode" in part:
-        code = part["executableCode"]
-        return f"```{code['language'].lower()}\n{code['code'].rstrip(chr(10))}\n```\n"
-    if "codeExecutionResult" in part:
-        return f"```\n{part['codeExecutionResult']['output'].rstrip(chr(10))}\n```\n"
-    text: str = part.get("text", "")
-    return text
+def _is_item(part: dict[str, Any]) -> bool:
+    return "executableCode" in part or "codeExecutionResult" in part
 
 
 def _calls(parts: list[dict[str, Any]]) -> tuple[Call, ...]:

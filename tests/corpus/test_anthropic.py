@@ -160,6 +160,9 @@ def _streamed(events: list[Any]) -> Reading:
     highest = -1
     for name, data in events:
         for delta in decoder.feed(name, data):
+            if delta.WhichOneof("kind") in {"source", "citation"}:
+                assembler.add(delta)
+                continue
             assert delta.part_index <= highest + 1, "a part index that leaves a gap"
             highest = max(highest, delta.part_index)
             assembler.add(delta)
@@ -170,6 +173,11 @@ def _streamed(events: list[Any]) -> Reading:
 
 def _reading(answer: v1.GenerateResponse | v1.StreamEnd, message: v1.Message) -> Reading:
     assert message.role == v1.ROLE_ASSISTANT
+    for citation in message.citations:
+        # Each is of the whole text, and names a source that the text's own account names.
+        part = message.parts[citation.part_index]
+        assert (citation.start, citation.end) == (0, len(part.text))
+        assert all(message.sources[i].uri in part.signature.value for i in citation.source_indexes)
     assert answer.finish_reason == FINISH_REASONS[answer.vendor_finish_reason]
     usage = answer.usage
     assert answer.HasField("usage") == (usage.source == v1.USAGE_SOURCE_PROVIDER)
@@ -197,7 +205,12 @@ def _counts(usage: v1.Usage) -> tuple[int, ...]:
 def _part(part: v1.Part) -> tuple[Any, ...]:
     kind = part.WhichOneof("kind")
     if kind == "text":
-        return ("text", part.text)
+        kept = json.loads(part.signature.value) if part.HasField("signature") else {}
+        return ("text", part.text, kept.get("citations", []))
+    if kind == "vendor_item":
+        block = json.loads(part.vendor_item.json)
+        assert part.vendor_item.type == block["type"]
+        return ("vendor", block)
     if kind == "tool_call":
         call = part.tool_call
         try:

@@ -165,6 +165,11 @@ def _reading(message: v1.Message, end: v1.StreamEnd) -> Reading:
         finish=end.vendor_finish_reason,
         kinds=_kinds(message),
         text="".join(part.text for part in parts),
+        items=tuple(
+            json.loads(part.vendor_item.json) for part in parts if part.HasField("vendor_item")
+        ),
+        sources=tuple(source.uri for source in message.sources),
+        cited=tuple(message.parts[c.part_index].text[c.start : c.end] for c in message.citations),
         thoughts="".join(part.reasoning.text for part in parts),
         calls=tuple(_call(part) for part in calls),
         media=tuple(_media(part) for part in parts if _kind_of(part) == "media"),
@@ -203,7 +208,7 @@ def _kinds(message: v1.Message) -> tuple[str, ...]:
 
 
 def _kind_of(part: v1.Part) -> str:
-    names = {"text": "text", "reasoning": "thought", "tool_call": "call"}
+    names = {"text": "text", "reasoning": "thought", "tool_call": "call", "vendor_item": "item"}
     return names.get(part.WhichOneof("kind") or "", "media")
 
 

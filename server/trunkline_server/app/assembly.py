@@ -1,12 +1,13 @@
 """From settings to the parts they describe."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from opentelemetry.sdk.trace import TracerProvider
 
 from trunkline_server.app.credentials import Credentials
+from trunkline_server.catalogue.compile import CompiledTable, compile_snapshot
 from trunkline_server.catalogue.compile import Endpoint as Compiled
-from trunkline_server.catalogue.compile import compile_snapshot
 from trunkline_server.catalogue.extensions import dialects
 from trunkline_server.catalogue.prices import PriceBook
 from trunkline_server.clock import Clock
@@ -15,6 +16,7 @@ from trunkline_server.engine.probe import Probe
 from trunkline_server.engine.sites import sites_of
 from trunkline_server.engine.table import Endpoint, FixedCredential, Following, Gateway, Table
 from trunkline_server.privacy.redact import redact, redact_but_machines
+from trunkline_server.providers.codec import Codec
 from trunkline_server.providers.exchange import ExchangeCodec
 from trunkline_server.routing.health import BreakerPolicy, HealthTable
 from trunkline_server.rpc.server import ServerOptions, TlsMaterial
@@ -54,7 +56,15 @@ def build_table(
         for name, endpoint in compiled.endpoints.items()
     }
     health = HealthTable(compiled.health_names, breaker_policy(settings.routing.breaker), previous)
-    return Table(compiled.snapshot, endpoints, health, compiled.flags_of, compiled.headers_of)
+    manner_of = partial(_manner, compiled)
+    return Table(
+        compiled.snapshot,
+        endpoints,
+        health,
+        compiled.flags_of,
+        compiled.headers_of,
+        manner_of=manner_of,
+    )
 
 
 def _following(endpoint: Compiled) -> Following | None:
@@ -84,6 +94,13 @@ def _endpoint(endpoint: Compiled, credential: Credential) -> Endpoint:
         gateway=_gateway(endpoint.gateway),
         sign=credential.sign,
     )
+
+
+def _manner(compiled: CompiledTable, provider: str, model: str, dialect: str) -> tuple[Codec, bool]:
+    """The codec for a model, and whether the model may reason; `dialect` goes before what the
+    catalogue says."""
+    usual, reasons = compiled.manner_of(provider, model)
+    return dialects()[dialect or usual], reasons
 
 
 def _fixed(endpoint: Compiled) -> FixedCredential:

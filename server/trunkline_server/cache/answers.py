@@ -105,6 +105,7 @@ def _summary(start: v1.StreamStart, end: v1.StreamEnd) -> v1.GenerateResponse:
         cost=end.cost,
         decision=start.decision,
         attempts=end.attempts,
+        filter_findings=end.filter_findings,
     )
 
 
@@ -163,6 +164,8 @@ def _parted(body: bytes) -> Streamed | None:
     deltas = [
         delta for index, part in enumerate(response.message.parts) for delta in _deltas(index, part)
     ]
+    deltas += [v1.StreamDelta(source=source) for source in response.message.sources]
+    deltas += [v1.StreamDelta(citation=citation) for citation in response.message.citations]
     assembler = MessageAssembler()
     for delta in deltas:
         assembler.add(delta)
@@ -181,6 +184,7 @@ def _parted(body: bytes) -> Streamed | None:
         usage=response.usage,
         cost=response.cost,
         model=response.model,
+        filter_findings=response.filter_findings,
     )
     last = wire.stream_end(end, response.saved)
     return Streamed(wire.stream_start(start), wire.delimited(events), last)

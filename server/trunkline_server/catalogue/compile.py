@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
+from typing import NamedTuple
 
 from trunkline import v1
 from trunkline_server.catalogue.clouds import cloud_identity
@@ -88,14 +89,23 @@ class _Hidden:
     prefix: str
 
 
+class Manner(NamedTuple):
+    """How a model is spoken to: in which dialect, unless its deployment says otherwise, and
+    whether it may reason, which is false where the catalogue knows that it does not."""
+
+    dialect: str
+    reasons: bool
+
+
 @dataclass(frozen=True, slots=True)
 class CompiledTable:
     """The routing table and what goes with it.
 
     `health_names` are the names of the health rows, by slot. `flags_of` gives the switches of
     a codec for a provider and a vendor's model id: the endpoint's, and what the model needs
-    besides. `headers_of` are the headers of single deployments, by name. Equal tables have equal
-    versions; credentials do not count in the version.
+    besides; `manner_of` how that model is spoken to. `headers_of` are the headers of single
+    deployments, by name. Equal tables have equal versions; credentials do not count in the
+    version.
     """
 
     version: str
@@ -104,6 +114,7 @@ class CompiledTable:
     health_names: tuple[str, ...]
     flags_of: Callable[[str, str], Mapping[str, str | int | bool]]
     headers_of: Mapping[str, Headers]
+    manner_of: Callable[[str, str], Manner]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +129,8 @@ class _Provider:
     price_provider: str
     # What its dialect has no way to ask for, whatever its models can do.
     lacks: frozenset[str]
+    # What it speaks besides its endpoint's dialect.
+    dialects: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +188,7 @@ def compile_snapshot(
         + tuple(f"{name}/*" for name in templates),
         flags_of=partial(_flags_of, providers, models),
         headers_of=headers_of,
+        manner_of=partial(_manner_of, providers, models),
     )
 
 
@@ -231,6 +245,7 @@ def _provider(name: str, provider: ProviderSettings, settings: Settings) -> _Pro
         residency=residency,
         price_provider=provider.price_provider or row.price_provider,
         lacks=OPTIONAL_FACULTIES - faculties(dialects()[endpoint.dialect]),
+        dialects=() if provider.dialect else row.dialects,
     )
 
 
@@ -277,6 +292,7 @@ def _deployment(
         priority=row.priority,
         weight=row.weight,
         enabled=row.enabled and drained.isdisjoint(drains),
+        dialect=row.dialect,
     )
 
 
@@ -377,3 +393,14 @@ def _flags_of(
     if entry is None or not entry.flags:
         return row.endpoint.flags
     return {**entry.flags, **row.endpoint.flags}
+
+
+def _manner_of(
+    providers: Mapping[str, _Provider], models: ModelCatalogue, provider: str, model: str
+) -> Manner:
+    row = providers[provider]
+    entry = models.find(row.kind, model)
+    if entry is None:
+        return Manner(row.endpoint.dialect, True)
+    dialect = entry.dialect if entry.dialect in row.dialects else row.endpoint.dialect
+    return Manner(dialect, not entry.capabilities or "reasoning" in entry.capabilities)

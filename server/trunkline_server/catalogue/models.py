@@ -50,6 +50,8 @@ class ModelEntry:
     # Whether a configuration made from the environment offers it.
     listed: Annotated[bool, read.boolean] = True
     flags: Annotated[dict[str, str | int | bool], read.flags] = field(default_factory=dict)
+    # The dialect that it is spoken to in, by hosts that speak it. Empty: the host's.
+    dialect: Annotated[str, read.text] = ""
 
 
 class ModelCatalogue:
@@ -70,6 +72,12 @@ class ModelCatalogue:
         that fits the last part of the id and says what the model can do.
         """
         return self._find(kind, model_id.lower())
+
+    @property
+    def dialects(self) -> frozenset[str]:
+        """Every dialect that an entry names."""
+        named = (entry.dialect for entries in self._sections.values() for _, entry in entries)
+        return frozenset(filter(None, named))
 
     def _search(self, kind: str, model_id: str) -> ModelEntry | None:
         if kind in self._sections:

@@ -27,6 +27,8 @@ class ProviderRow:
     base_url: Annotated[str, read.base_url]
     # Its URLs in some regions, where they are others.
     base_urls: Annotated[dict[str, str], map_of(read.base_url)] = field(default_factory=dict)
+    # Further dialects that it speaks there, to models of which the catalogue says so.
+    dialects: Annotated[tuple[str, ...], read.texts] = ()
     # Where the API key stands, and the variables that usually hold it.
     auth: Annotated[AuthSettings, read_auth] = _BEARER
     env: Annotated[tuple[str, ...], read.texts] = ()

@@ -29,7 +29,9 @@ def generate_query(
     """The routing query of a generation. `permitted`: as Query.models."""
     size, needs = _walk(request.messages)
     if request.tools:
-        needs.add("tools")
+        # What a vendor's own tool demands of a model, only its dialect and the vendor know.
+        if not all(tool.HasField("builtin") for tool in request.tools):
+            needs.add("tools")
         size += sum(tool.ByteSize() for tool in request.tools)
     if stream:
         needs.add("streaming")

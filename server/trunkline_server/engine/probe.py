@@ -80,7 +80,9 @@ class Prober:
         self, table: Table, endpoint: Endpoint, probe: Probe
     ) -> UpstreamError | None:
         http, credential = self._services.http, endpoint.credential
-        flags = table.flags_of(endpoint.provider, probe.model)
+        # A model may be spoken to otherwise than its provider's others.
+        binding = table.bound(endpoint.provider, probe.model)
+        endpoint, flags = binding.endpoint, binding.target.flags
         headers = credential.headers
         refusal = await probe_once(http, endpoint, probe, flags, headers)
         if refusal is not None and refusal.reason in CREDENTIAL_REFUSED:

@@ -11,7 +11,7 @@ from trunkline_server.providers.codec import Codec, CodecTarget
 from trunkline_server.providers.exchange import ExchangeCodec
 from trunkline_server.routing.health import HealthTable
 from trunkline_server.routing.snapshot import Deployment, Snapshot
-from trunkline_server.upstream.framing import Framing
+from trunkline_server.upstream.framing import Framing, framing_of
 from trunkline_server.upstream.sse import SseParser
 
 # Passed-through model ids and callers are unbounded in number; what is remembered of them
@@ -157,14 +157,19 @@ class Table:
         health: HealthTable,
         flags_of: Callable[[str, str], Mapping[str, str | int | bool]],
         headers_of: Mapping[str, Headers] = MappingProxyType({}),
+        *,
+        manner_of: Callable[[str, str, str], tuple[Codec, bool]] | None = None,
     ) -> None:
         """`flags_of` gives the codec's switches for a provider and a vendor's model id,
-        `headers_of` the further headers of single deployments, by name."""
+        `headers_of` the further headers of single deployments, by name. `manner_of` gives the
+        codec, and whether the model may reason, for a provider, a model and the dialect that a
+        deployment demands, or ""; None: each provider's own codec."""
         self.snapshot = snapshot
         self.endpoints = endpoints
         self.health = health
         self.flags_of = flags_of
         self._headers_of = headers_of
+        self._manner_of = manner_of or (lambda provider, *_: (endpoints[provider].codec, True))
         self._bindings: dict[str, Binding] = {}
         self._permitted: dict[Caller, frozenset[str] | None] = {}
 
@@ -172,19 +177,41 @@ class Table:
         """The endpoint and codec target of a deployment of this table."""
         binding = self._bindings.get(deployment.name)
         if binding is None:
-            endpoint = self.endpoints[deployment.provider]
-            if further := self._headers_of.get(deployment.name):
-                endpoint = replace(endpoint, credential=WithHeaders(endpoint.credential, further))
-            target = CodecTarget(
+            binding = self.bound(
+                deployment.provider,
                 deployment.provider_model,
-                deployment.max_output_tokens or None,
-                self.flags_of(deployment.provider, deployment.provider_model),
+                dialect=deployment.dialect,
+                max_output_tokens=deployment.max_output_tokens or None,
             )
-            binding = Binding(endpoint, target)
+            if further := self._headers_of.get(deployment.name):
+                credential = WithHeaders(binding.endpoint.credential, further)
+                binding = replace(
+                    binding, endpoint=replace(binding.endpoint, credential=credential)
+                )
             if len(self._bindings) >= _MEMO_LIMIT + len(self.snapshot.deployments):
                 self._bindings.clear()
             self._bindings[deployment.name] = binding
         return binding
+
+    def bound(
+        self,
+        provider: str,
+        model: str,
+        *,
+        dialect: str = "",
+        max_output_tokens: int | None = None,
+    ) -> Binding:
+        """The endpoint and codec target of a provider's model; an empty dialect is the one that
+        the model is known to be spoken to in."""
+        endpoint = self.endpoints[provider]
+        codec, reasons = self._manner_of(provider, model, dialect)
+        if codec is not endpoint.codec:
+            following = endpoint.following if isinstance(codec, ExchangeCodec) else None
+            endpoint = replace(
+                endpoint, codec=codec, framing=framing_of(codec), following=following
+            )
+        target = CodecTarget(model, max_output_tokens, self.flags_of(provider, model), reasons)
+        return Binding(endpoint, target)
 
     def permitted_models(self, caller: Caller, asked: str) -> frozenset[str] | None:
         """The models that a caller may use, as Query.models; None means every one.

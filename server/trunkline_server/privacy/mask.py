@@ -6,9 +6,10 @@ appearance of each value; since every call of a conversation brings the history 
 keeps its number from turn to turn as long as the caller keeps the beginning. Placeholders that
 stand in the messages already are not given out, so they come back as they were.
 
-What of a message is masked: text, reasoning, transcripts, names of files, results of tools and
-arguments of tool calls. A speaker's name that is personal data is left out. What is not masked: the
-bytes and addresses of images, sounds and files, names of tools. For what else of a request is, see
+What of a message is masked: text, reasoning, transcripts, names of files, results of tools,
+arguments of tool calls, and the texts within vendors' items but for those that only the vendor
+can read. A speaker's name that is personal data is left out. What is not masked: the bytes and
+addresses of images, sounds and files, names of tools. For what else of a request is, see
 request.py.
 """
 
@@ -20,6 +21,7 @@ from collections.abc import Callable, Iterable, Sequence
 import orjson
 
 from trunkline import v1
+from trunkline_server.privacy.places import Places
 from trunkline_server.privacy.redact import replaced
 from trunkline_server.privacy.rule import Span
 
@@ -32,6 +34,17 @@ _JSON_STRING = re.compile(_STRING, re.DOTALL)
 # A string, or a number long enough to be somebody's.
 _JSON_TOKEN = re.compile(rf"{_STRING}|-?[0-9]{{7,}}+(?![.eE])", re.DOTALL)
 _ENDLESS = sys.maxsize
+# Fields of vendors' items that hold what only the vendor can read: what it encrypted or signed, its
+# ids, and its words for kinds and states. Within a string no quote stands bare, so what looks like
+# such a field is one.
+_VENDORS_OWN = re.compile(
+    r'"(?:approval_request_id|call_id|container_id|encrypted_content|encrypted_index'
+    r"|encrypted_stdout|file_id|fingerprint|id|item_id|signature|status|thoughtSignature"
+    rf'|tool_use_id|type)"\s*:\s*({_STRING})',
+    re.DOTALL,
+)
+# Text of this length without a space is no text, but a picture or the like in base64.
+_NO_TEXT = 1024
 
 
 class MaskMap:
@@ -77,9 +90,22 @@ class MaskMap:
             return text
         return PLACEHOLDER.sub(lambda match: self._values.get(match[0], match[0]), text)
 
-    def restore_text(self, text: str) -> str:
-        """As restore, for the text of an answer."""
-        return self.restore_json(text) if self._text_is_json else self.restore(text)
+    def restore_text(self, text: str, places: Places | None = None) -> str:
+        """As restore, for the text of an answer, or the next piece of one; `places` notes what
+        moves by that."""
+        if places is None:
+            return self.restore_json(text) if self._text_is_json else self.restore(text)
+        restored = PLACEHOLDER.sub(lambda match: self._noted(match, places), text)
+        places.passed(len(text))
+        return restored
+
+    def _noted(self, match: re.Match[str], places: Places) -> str:
+        value = self._values.get(match[0], match[0])
+        if self._text_is_json:
+            value = self._escaped(match)
+        if value != match[0]:
+            places.replaced(*match.span(), len(value))
+        return value
 
     def restore_json(self, text: str) -> str:
         """As restore, within the strings of a JSON text or a piece of one."""
@@ -93,14 +119,37 @@ class MaskMap:
 
     def restore_message(self, message: v1.Message) -> None:
         """Restores an answer in place."""
-        for part in message.parts:
-            self.restore_part(part)
+        # Counting what moves is only for answers that cite.
+        cites = bool(message.citations)
+        places: dict[int, Places] = {}
+        for index, part in enumerate(message.parts):
+            if cites:
+                places[index] = Places()
+            self.restore_part(part, places.get(index))
+        for source in message.sources:
+            self.restore_source(source)
+        for citation in message.citations:
+            self.restore_citation(citation, places.get(citation.part_index))
 
-    def restore_part(self, part: v1.Part) -> None:
-        """Restores one part of an answer in place."""
+    def restore_source(self, source: v1.Source) -> None:
+        """Restores a source in place: what it says, not where it is."""
+        source.title = self.restore(source.title)
+        source.snippet = self.restore(source.snippet)
+
+    def restore_citation(self, citation: v1.Citation, places: Places | None) -> None:
+        """Restores a citation in place; `places` are those of its part."""
+        citation.quote = self.restore(citation.quote)
+        if places is not None:
+            citation.start = places.moved(citation.start)
+            citation.end = places.moved(citation.end, end=True) if citation.end else 0
+
+    def restore_part(self, part: v1.Part, places: Places | None = None) -> None:
+        """Restores one part of an answer in place; `places` are those of its text."""
         match part.WhichOneof("kind"):
             case "text":
-                part.text = self.restore_text(part.text)
+                part.text = self.restore_text(part.text, places)
+            case "vendor_item":
+                part.vendor_item.json = self.restore_json(part.vendor_item.json)
             case "reasoning":
                 part.reasoning.text = self.restore(part.reasoning.text)
             case "tool_call":
@@ -153,6 +202,9 @@ class Masker:
         if kind == "tool_call":
             old = part.tool_call.arguments_json
             new = self.json(old)
+        elif kind == "vendor_item":
+            old = part.vendor_item.json
+            new = self.item(old)
         else:
             old = _text_of(part, kind)
             new = self.text(old)
@@ -171,6 +223,8 @@ class Masker:
                 made.file.filename = new
             case "tool_call":
                 made.tool_call.arguments_json = new
+            case "vendor_item":
+                made.vendor_item.json = new
         return made
 
     def _tool_result(self, part: v1.Part) -> v1.Part | None:
@@ -211,6 +265,23 @@ class Masker:
             if all(_within(tokens, span) for span in spans):
                 return self._in_tokens(text, tokens, spans)
         return _JSON_STRING.sub(self._json_string, text)
+
+    def item(self, text: str) -> str:
+        """A masked vendor's item: the texts in it, but for what is the vendor's own secret or
+        name for something, which would be no use to it if changed."""
+        try:
+            orjson.loads(text)
+        except orjson.JSONDecodeError:
+            return self.text(text)
+        kept = {match.start(1) for match in _VENDORS_OWN.finditer(text)}
+        return _JSON_STRING.sub(
+            lambda match: (
+                match[0]
+                if match.start() in kept or (len(match[0]) > _NO_TEXT and " " not in match[0])
+                else self._json_string(match)
+            ),
+            text,
+        )
 
     def _in_tokens(
         self, text: str, tokens: Sequence[tuple[int, int]], spans: Sequence[Span]

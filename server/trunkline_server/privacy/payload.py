@@ -107,5 +107,7 @@ def _text_of(part: v1.Part) -> str:
             return "".join(_text_of(inner) for inner in part.tool_result.parts)
         case "audio" if part.audio.transcript:
             return part.audio.transcript
+        case "vendor_item":
+            return f"({part.vendor_item.type})"
         case kind:
             return f"({kind})"

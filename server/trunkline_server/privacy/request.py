@@ -97,11 +97,15 @@ def _mask_tool(tool: v1.Tool, masker: Masker) -> v1.Tool | None:
     """A changed copy, or None."""
     description = masker.text(tool.description)
     schema = masker.json(tool.parameters_json) if tool.parameters_json else ""
-    if description == tool.description and schema == tool.parameters_json:
+    old_options = tool.builtin.options_json
+    options = masker.json(old_options) if old_options else ""
+    if (description, schema, options) == (tool.description, tool.parameters_json, old_options):
         return None
     made = v1.Tool()
     made.CopyFrom(tool)
     made.description, made.parameters_json = description, schema
+    if options:
+        made.builtin.options_json = options
     return made
 
 

@@ -4,6 +4,7 @@ import re
 
 from trunkline import v1
 from trunkline_server.privacy.mask import MaskMap
+from trunkline_server.privacy.places import Places
 
 # The end of a text that may be the beginning of a placeholder; as long as one can be.
 _BEGUN = re.compile(r"\[(?:[A-Z][A-Z0-9_]{0,46})?\Z")
@@ -16,11 +17,15 @@ class StreamRestorer:
         self._map = map_
         # By part: which kind of text is held back, and the text.
         self._held: dict[int, tuple[str, str]] = {}
+        # By part: where its words have gone, for citations, which come after their words.
+        self._places: dict[int, Places] = {}
 
     def feed(self, delta: v1.StreamDelta) -> list[v1.StreamDelta]:
         """What may be sent on now: often the delta itself, sometimes nothing yet."""
         kind = delta.WhichOneof("kind")
         index = delta.part_index
+        if kind in {"source", "citation"}:
+            return self._reference(delta, kind)
         if kind not in {"text", "reasoning", "tool_call"}:
             released = self._release(index)
             if kind != "part":
@@ -33,6 +38,8 @@ class StreamRestorer:
         new = _text(delta, kind)
         held = self._held.get(index)
         if held is None and "[" not in new:
+            if kind == "text":
+                self._places_of(index).passed(len(new))
             return [delta]
         released = []
         if held is not None:
@@ -49,6 +56,23 @@ class StreamRestorer:
             released.append(self._made(index, kind, new, delta))
         return released
 
+    def _places_of(self, index: int) -> Places:
+        places = self._places.get(index)
+        if places is None:
+            places = self._places[index] = Places()
+        return places
+
+    def _reference(self, delta: v1.StreamDelta, kind: str) -> list[v1.StreamDelta]:
+        made = v1.StreamDelta()
+        made.CopyFrom(delta)
+        if kind == "source":
+            self._map.restore_source(made.source)
+            return [made]
+        index = made.citation.part_index
+        released = self._release(index)
+        self._map.restore_citation(made.citation, self._places.get(index))
+        return [*released, made]
+
     def finish(self) -> list[v1.StreamDelta]:
         """What was held back when the stream ended."""
         return [delta for index in sorted(self._held) for delta in self._release(index)]
@@ -63,7 +87,7 @@ class StreamRestorer:
         delta = v1.StreamDelta(part_index=index)
         match kind:
             case "text":
-                delta.text = self._map.restore_text(text)
+                delta.text = self._map.restore_text(text, self._places_of(index))
             case "reasoning":
                 delta.reasoning = self._map.restore(text)
             case _:

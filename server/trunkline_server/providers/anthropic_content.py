@@ -11,9 +11,15 @@ import orjson
 
 from trunkline import v1
 from trunkline_server.errors import TrunklineError, invalid
+from trunkline_server.providers.anthropic_blocks import (
+    DIALECT,
+    returned_block,
+    returned_citations,
+)
 from trunkline_server.providers.anthropic_media import file_block, image_block
 
-DIALECT = "anthropic"
+__all__ = ["DIALECT", "EPHEMERAL", "Block", "encode_messages", "json_object"]
+
 EPHEMERAL = {"type": "ephemeral"}
 
 Block = dict[str, Any]
@@ -96,7 +102,11 @@ def _assistant_blocks(message: v1.Message, where: str) -> list[Block]:
         if kind == "text":
             # Models begin turns with line breaks that the vendor refuses to take back.
             if part.text and not part.text.isspace():
-                blocks.append(_marked(part, {"type": "text", "text": part.text}))
+                said: Block = {"type": "text", "text": part.text}
+                citations = returned_citations(part) if part.HasField("signature") else []
+                if citations:
+                    said["citations"] = citations
+                blocks.append(_marked(part, said))
         elif kind == "tool_call":
             path = f"{where}.parts[{index}].tool_call"
             blocks.append(_marked(part, _tool_use(part.tool_call, path)))
@@ -104,6 +114,10 @@ def _assistant_blocks(message: v1.Message, where: str) -> list[Block]:
             block = _thinking(part, f"{where}.parts[{index}]")
             if block is not None:
                 blocks.append(block)
+        elif kind == "vendor_item":
+            kept = returned_block(part.vendor_item, f"{where}.parts[{index}].vendor_item")
+            if kept is not None:
+                blocks.append(kept)
         else:
             raise _misplaced(part, f"{where}.parts[{index}]", "an assistant message")
     return blocks

@@ -8,13 +8,21 @@ from typing import Any
 import orjson
 
 from trunkline import v1
-from trunkline_server.providers.anthropic_content import DIALECT
+from trunkline_server.providers.anthropic_blocks import (
+    DIALECT,
+    arguments_text,
+    citations_signature,
+    note_citations,
+    note_sources,
+    vendor_part,
+)
 from trunkline_server.providers.anthropic_errors import bad_response, reported_error
+from trunkline_server.providers.references import References
 
-# The blocks that the contract can hold. Others are work that the vendor did on its own side
-# (server tools and their results, compaction, model fallback) or not yet known, and are
-# passed over: handing a vendor's own tool call to the caller would ask for it to be run.
-KEPT_BLOCKS = frozenset({"text", "thinking", "redacted_thinking", "tool_use"})
+# The blocks that the contract has parts of its own for. Others are work that the vendor did on its
+# own side (server tools and their results, compaction, model fallback) or not yet known, and are
+# kept as they are: as tool calls they would ask the caller to run them.
+OWN_BLOCKS = frozenset({"text", "thinking", "redacted_thinking", "tool_use"})
 
 FINISH_REASONS: Mapping[str, v1.FinishReason.ValueType] = {
     "end_turn": v1.FINISH_REASON_STOP,
@@ -42,14 +50,19 @@ def decode_message(body: bytes, into: v1.GenerateResponse) -> None:
         if answer.get("type") == "error":
             raise reported_error(answer, status=200)
         blocks = answer["content"]
-        if any(block["type"] == "tool_use" for block in blocks) and _LONG_INTEGER.search(body):
+        if any(block["type"] != "text" for block in blocks) and _LONG_INTEGER.search(body):
             blocks = json.loads(body)["content"]
         into.model = answer["model"]
         into.message.role = v1.ROLE_ASSISTANT
         parts = into.message.parts
-        for block in blocks:
-            if block["type"] in KEPT_BLOCKS:
-                read_block(block, parts.add())
+        references = References()
+        for index, block in enumerate(blocks):
+            read_block(block, parts.add())
+            if block["type"] not in OWN_BLOCKS:
+                note_sources(block, references)
+            elif block.get("citations"):
+                note_citations(block["citations"], index, len(block["text"]), references)
+        references.fill(into.message)
         into.vendor_finish_reason = answer.get("stop_reason") or ""
         into.finish_reason = finish_reason(into.vendor_finish_reason)
         if answer.get("usage"):
@@ -69,10 +82,12 @@ def finish_reason(vendor_reason: str) -> v1.FinishReason.ValueType:
 
 
 def read_block(block: dict[str, Any], part: v1.Part) -> None:
-    """Fills a part from a whole block of one of KEPT_BLOCKS."""
+    """Fills a part from a whole block."""
     kind = block["type"]
     if kind == "text":
         part.text = block["text"]
+        if block.get("citations"):
+            part.signature.CopyFrom(citations_signature(block["citations"]))
     elif kind == "tool_use":
         call = part.tool_call
         call.id = block["id"]
@@ -83,19 +98,12 @@ def read_block(block: dict[str, Any], part: v1.Part) -> None:
         if block.get("signature"):
             part.signature.dialect = DIALECT
             part.signature.value = block["signature"]
-    else:
+    elif kind == "redacted_thinking":
         # The signature's dialect alone marks whose redacted reasoning it is.
         part.reasoning.redacted_data = block["data"]
         part.signature.dialect = DIALECT
-
-
-def arguments_text(arguments: dict[str, Any]) -> str:
-    """A tool call's arguments as JSON text, their keys in the vendor's order."""
-    try:
-        return orjson.dumps(arguments).decode()
-    except orjson.JSONEncodeError:
-        # Integers beyond 64 bits, or deep nesting: what orjson cannot write, json can.
-        return json.dumps(arguments, ensure_ascii=False, separators=(",", ":"))
+    else:
+        vendor_part(block, part)
 
 
 def read_usage(counts: Mapping[str, Any], usage: v1.Usage) -> None:
@@ -111,6 +119,9 @@ def read_usage(counts: Mapping[str, Any], usage: v1.Usage) -> None:
     details = counts.get("output_tokens_details")
     if details:
         usage.reasoning_tokens = _count(details, "thinking_tokens")
+    tools = counts.get("server_tool_use")
+    if tools:
+        usage.search_units = _count(tools, "web_search_requests")
     for iteration in counts.get("iterations") or ():
         if iteration["type"] == "compaction":
             _add_counts(iteration, usage)

@@ -9,6 +9,7 @@ from google.protobuf import struct_pb2
 
 from trunkline import v1
 from trunkline_server.errors import invalid
+from trunkline_server.providers.anthropic_blocks import builtin_tool
 from trunkline_server.providers.anthropic_content import encode_messages, json_object
 from trunkline_server.providers.codec import CodecTarget
 
@@ -155,6 +156,8 @@ def _budget_for_effort(effort: v1.ReasoningEffort.ValueType, limit: int | None) 
 
 
 def _tool(tool: v1.Tool, index: int) -> dict[str, Any]:
+    if tool.HasField("builtin"):
+        return builtin_tool(tool.builtin, f"tools[{index}].builtin")
     encoded: dict[str, Any] = {"name": tool.name}
     if tool.description:
         encoded["description"] = tool.description

@@ -47,10 +47,13 @@ class AnthropicMessagesCodec:
     not, because the vendor refuses what it did not sign. Redacted reasoning carries a
     signature of the dialect with an empty value, to tell whose it is.
 
-    Answers keep text, thinking, redacted_thinking and tool_use blocks. Passed over are
-    server_tool_use, mcp_tool_use and the *_tool_result blocks of the vendor's own tools,
-    container_upload, compaction, fallback, and blocks of unknown types, as well as the
-    citations of texts.
+    Answers keep every block: text, thinking, redacted_thinking and tool_use as parts of the
+    contract, all others (server_tool_use, the results of the vendor's own tools, compaction and
+    what is not known) as vendor items, which go back as they came. Citations of texts become
+    the contract's, and go back with the text by its signature.
+
+    Of builtin tools the type goes with or without the vendor's version, and may need a `beta`:
+    web_search, web_fetch, code_execution, or any word that ends in a version.
     """
 
     dialect = DIALECT

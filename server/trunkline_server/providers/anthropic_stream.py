@@ -6,6 +6,7 @@ and the vendor asks that events and deltas of unknown types be passed over
 (https://platform.claude.com/docs/en/build-with-claude/streaming).
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,21 +14,28 @@ import orjson
 
 from trunkline import v1
 from trunkline_server.errors import UpstreamError
-from trunkline_server.providers.anthropic_content import DIALECT
-from trunkline_server.providers.anthropic_decode import (
-    KEPT_BLOCKS,
-    SHAPE_ERRORS,
+from trunkline_server.providers.anthropic_blocks import (
+    DIALECT,
     arguments_text,
+    citations_signature,
+    note_citations,
+    note_sources,
+)
+from trunkline_server.providers.anthropic_decode import (
+    OWN_BLOCKS,
+    SHAPE_ERRORS,
     finish_reason,
     read_block,
     read_usage,
 )
 from trunkline_server.providers.anthropic_errors import bad_response, reported_error
+from trunkline_server.providers.references import References
 
 # The kind of block that each type of delta belongs to.
 _BLOCK_OF_DELTA: Mapping[str, str] = {
     "text_delta": "text",
     "input_json_delta": "tool_use",
+    "citations_delta": "text",
     "thinking_delta": "thinking",
     "signature_delta": "thinking",
 }
@@ -36,17 +44,22 @@ _BLOCK_OF_DELTA: Mapping[str, str] = {
 class _Block:
     """A content block that has started and not stopped.
 
-    `part_index` is its place among the blocks that are kept. `empty` holds until something of
-    it was handed out: for a tool call, something of its arguments.
+    `part_index` is its place. `empty` holds until something of it was handed out: for a tool
+    call, something of its arguments. One of the vendor's own is handed out when it is whole:
+    `content` is what it began with, and `json` what came of its input.
     """
 
-    __slots__ = ("empty", "input", "kind", "part_index")
+    __slots__ = ("citations", "content", "empty", "json", "kind", "length", "part_index")
 
-    def __init__(self, kind: str, part_index: int) -> None:
-        self.kind = kind
+    def __init__(self, content: dict[str, Any], part_index: int) -> None:
+        self.kind: str = content["type"]
+        self.content = content
         self.part_index = part_index
         self.empty = True
-        self.input: dict[str, Any] = {}
+        self.json = ""
+        # Characters of text.
+        self.length = 0
+        self.citations: list[dict[str, Any]] = []
 
 
 class AnthropicStreamDecoder:
@@ -67,6 +80,7 @@ class AnthropicStreamDecoder:
         self._started = False
         self._stop_reason = ""
         self._ended = False
+        self._references = References()
 
     def feed(self, event: str, data: bytes) -> Sequence[v1.StreamDelta]:
         """The deltas of one event; its data's own `type` goes before its name."""
@@ -123,12 +137,12 @@ class AnthropicStreamDecoder:
         kind = content["type"]
         if type(index) is not int or index in self._open:
             raise bad_response("a stream that starts a content block twice")
-        if kind not in KEPT_BLOCKS:
-            self._open[index] = _Block("", -1)
-            return ()
-        block = self._open[index] = _Block(kind, self._parts)
+        block = self._open[index] = _Block(content, self._parts)
         self._parts += 1
+        if kind not in OWN_BLOCKS:
+            return ()
         if kind == "text":
+            block.citations += content.get("citations") or ()
             return self._text(block, content["text"])
         if kind == "thinking":
             deltas = self._thinking(block, content["thinking"])
@@ -140,7 +154,6 @@ class AnthropicStreamDecoder:
             return [delta]
         # The arguments come as deltas; hosts that give them here give no deltas.
         block.empty = True
-        block.input = content.get("input") or {}
         delta = v1.StreamDelta(part_index=block.part_index)
         delta.tool_call.id = content["id"]
         delta.tool_call.name = content["name"]
@@ -150,8 +163,11 @@ class AnthropicStreamDecoder:
         block = self._open[body["index"]]
         delta = body["delta"]
         kind = delta["type"]
+        if block.kind not in OWN_BLOCKS:
+            _add_to_vendors(block, delta)
+            return ()
         expected = _BLOCK_OF_DELTA.get(kind)
-        if expected is None or not block.kind:
+        if expected is None:
             return ()
         if expected != block.kind:
             raise bad_response("a delta of another kind than its content block")
@@ -159,6 +175,9 @@ class AnthropicStreamDecoder:
             return self._text(block, delta["text"])
         if kind == "input_json_delta":
             return self._arguments(block, delta["partial_json"])
+        if kind == "citations_delta":
+            block.citations.append(delta["citation"])
+            return ()
         if kind == "thinking_delta":
             return self._thinking(block, delta["thinking"])
         return self._signature(block, delta["signature"])
@@ -186,18 +205,40 @@ class AnthropicStreamDecoder:
         raise reported_error(body, status=200)
 
     def _close(self, block: _Block) -> Sequence[v1.StreamDelta]:
-        if not block.empty or not block.kind:
+        if block.kind not in OWN_BLOCKS:
+            return self._vendors(block)
+        if block.citations:
+            return self._cited(block)
+        if not block.empty:
             return ()
         if block.kind == "tool_use":
-            return self._arguments(block, arguments_text(block.input))
+            return self._arguments(block, arguments_text(block.content.get("input") or {}))
         if block.kind == "text":
             return [v1.StreamDelta(part_index=block.part_index, text="")]
         return [v1.StreamDelta(part_index=block.part_index, reasoning="")]
+
+    def _vendors(self, block: _Block) -> Sequence[v1.StreamDelta]:
+        content = block.content
+        if block.json:
+            content = {**content, "input": _whole_input(block.json)}
+        delta = v1.StreamDelta(part_index=block.part_index)
+        read_block(content, delta.part)
+        note_sources(content, self._references)
+        return [delta, *self._references.take()]
+
+    def _cited(self, block: _Block) -> Sequence[v1.StreamDelta]:
+        note_citations(block.citations, block.part_index, block.length, self._references)
+        signature = citations_signature(block.citations)
+        return [
+            v1.StreamDelta(part_index=block.part_index, signature=signature),
+            *self._references.take(),
+        ]
 
     def _text(self, block: _Block, text: str) -> Sequence[v1.StreamDelta]:
         if not text:
             return ()
         block.empty = False
+        block.length += len(text)
         return [v1.StreamDelta(part_index=block.part_index, text=text)]
 
     def _thinking(self, block: _Block, text: str) -> Sequence[v1.StreamDelta]:
@@ -227,6 +268,27 @@ class AnthropicStreamDecoder:
         usage = v1.Usage()
         read_usage(self._counts, usage)
         self.usage = usage
+
+
+def _whole_input(text: str) -> Any:
+    """The input of a vendor's own tool; text where the output limit cut it."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _add_to_vendors(block: _Block, delta: dict[str, Any]) -> None:
+    """Adds to a block of the vendor's own: more of its input, or of the fields that the delta
+    names."""
+    if delta["type"] == "input_json_delta":
+        block.json += delta["partial_json"]
+        return
+    for name, value in delta.items():
+        if name != "type":
+            before = block.content.get(name)
+            goes_on = isinstance(before, str) and isinstance(value, str)
+            block.content[name] = f"{before}{value}" if goes_on else value
 
 
 def _stop_reason(fields: dict[str, Any]) -> str:

@@ -34,11 +34,13 @@ class CodecTarget:
     `max_output_tokens` is the model's own limit, for vendors that demand one; None when
     unknown. `flags` are the dialect's switches from the provider's catalogue row or its
     configuration, for hosts that deviate from the dialect; each codec documents its own.
+    `reasons` is False for a model that is known not to reason.
     """
 
     provider_model: str
     max_output_tokens: int | None = None
     flags: Mapping[str, str | int | bool] = field(default_factory=dict)
+    reasons: bool = True
 
 
 class StreamDecoder(Protocol):

@@ -47,9 +47,9 @@ class GeminiCodec:
 
     Reasoning goes back only with a signature of this dialect; the vendor asks for no more. A
     made-up id stands in for a call's id where the vendor gives none, and is sent back like
-    any other. How parts are read, PartReader tells: the vendor's code tool becomes text.
-    Grounding metadata, citations, safety ratings and log probabilities of replies have no
-    place in the contract and are not kept.
+    any other. How parts are read, PartReader tells. Grounding metadata, recitations and pages
+    read become sources and citations, safety ratings become findings; log probabilities of
+    replies are not kept. Builtin tools go by the vendor's name, in snake case too.
     """
 
     dialect = gemini_contents.DIALECT

@@ -159,6 +159,11 @@ def _model_parts(
             if first_call and not signature and flags.get("skip_signature_check"):
                 signature = SKIP_SIGNATURE
             first_call = False
+        elif kind == "vendor_item":
+            if part.vendor_item.dialect == DIALECT:
+                path = f"messages[{i}].parts[{j}].vendor_item.json"
+                parts.append(json_object(part.vendor_item.json, path)[0])
+            continue
         else:
             encoded = _content_part(part, i, j)
         if signature:

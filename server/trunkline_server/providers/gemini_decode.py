@@ -6,6 +6,7 @@ from trunkline import v1
 from trunkline_server.errors import UpstreamError
 from trunkline_server.providers.common import shorten
 from trunkline_server.providers.gemini_errors import reported_error
+from trunkline_server.providers.gemini_grounding import findings, note_grounding
 from trunkline_server.providers.gemini_json import (
     Json,
     as_object,
@@ -17,6 +18,7 @@ from trunkline_server.providers.gemini_json import (
     text_at,
 )
 from trunkline_server.providers.gemini_parts import PartReader
+from trunkline_server.providers.references import References
 
 # By name, and by number where the Gemini API and Vertex AI agree on it: JSON of protocol
 # buffers may show an enum as either.
@@ -41,6 +43,8 @@ _FINISH: Mapping[str, v1.FinishReason.ValueType] = {
 }
 _NOT_FINISHED = frozenset(("", "0", "FINISH_REASON_UNSPECIFIED"))
 _AUDIO = ("AUDIO", 4)
+# What tells of sources.
+BESIDE_CONTENT = frozenset(("groundingMetadata", "citationMetadata", "urlContextMetadata"))
 
 
 def decode_generate(body: bytes, into: v1.GenerateResponse) -> None:
@@ -66,6 +70,30 @@ def decode_generate(body: bytes, into: v1.GenerateResponse) -> None:
     into.vendor_finish_reason = word
     into.model = text_at(reply, "modelVersion")
     read_usage(reply, into.usage)
+    if not BESIDE_CONTENT.isdisjoint(candidate):
+        references = References()
+        texts = {i: part.text for i, part in enumerate(parts) if part.WhichOneof("kind") == "text"}
+        note_grounding(candidate, texts, references)
+        references.fill(message)
+        into.usage.search_units = searches(candidate)
+    into.filter_findings.extend(filter_findings(reply, candidate))
+
+
+def filter_findings(reply: Json, candidate: Json) -> list[v1.FilterFinding]:
+    """What the vendor's filters say of prompt and answer, in a reply."""
+    found = []
+    if "promptFeedback" in reply:
+        ratings = list_at(object_at(reply, "promptFeedback"), "safetyRatings")
+        found += findings(ratings, v1.FILTER_SUBJECT_PROMPT)
+    if "safetyRatings" in candidate:
+        ratings = list_at(candidate, "safetyRatings")
+        found += findings(ratings, v1.FILTER_SUBJECT_ANSWER)
+    return found
+
+
+def searches(candidate: Json) -> int:
+    """How many searches the vendor ran for an answer."""
+    return len(list_at(object_at(candidate, "groundingMetadata"), "webSearchQueries"))
 
 
 def decode_embed(body: bytes, into: v1.EmbedResponse) -> None:

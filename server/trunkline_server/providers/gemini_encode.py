@@ -53,6 +53,21 @@ _TASKS: Mapping[v1.EmbedTask.ValueType, str] = {
     v1.EMBED_TASK_CLASSIFICATION: "CLASSIFICATION",
     v1.EMBED_TASK_CLUSTERING: "CLUSTERING",
 }
+# The vendor's own tools, by Tool of its v1beta; callers may write them in snake case.
+_BUILTIN: Mapping[str, str] = {
+    name.lower(): name
+    for name in (
+        "codeExecution",
+        "computerUse",
+        "enterpriseWebSearch",
+        "fileSearch",
+        "googleMaps",
+        "googleSearch",
+        "googleSearchRetrieval",
+        "retrieval",
+        "urlContext",
+    )
+}
 # Compared without underscores and case, for the vendor also takes names in snake case.
 _PROTECTED_GENERATE = frozenset(("contents", "model", "systeminstruction"))
 _PROTECTED_EMBED = frozenset(("content", "model", "requests"))
@@ -68,7 +83,7 @@ def generate_body(request: v1.GenerateRequest, target: CodecTarget) -> bytes:
     if system:
         body["systemInstruction"] = {"parts": system}
     if request.tools:
-        body["tools"] = [{"functionDeclarations": _declarations(request)}]
+        body["tools"] = _tools(request)
     calling = _function_calling(request)
     if calling:
         body["toolConfig"] = {"functionCallingConfig": calling}
@@ -114,9 +129,28 @@ def embed_options(request: v1.EmbedRequest) -> dict[str, Any]:
     return _options(request.provider_options, _PROTECTED_EMBED)
 
 
+def _tools(request: v1.GenerateRequest) -> list[dict[str, Any]]:
+    """The caller's functions in one entry, and each of the vendor's own tools in another."""
+    declarations = _declarations(request)
+    entries: list[dict[str, Any]] = []
+    if declarations:
+        entries.append({"functionDeclarations": declarations})
+    for i, tool in enumerate(request.tools):
+        if tool.HasField("builtin"):
+            path = f"tools[{i}].builtin"
+            name = _BUILTIN.get(tool.builtin.type.replace("_", "").lower())
+            if name is None:
+                raise invalid(path, "this provider has no such tool")
+            options = tool.builtin.options_json or "{}"
+            entries.append({name: json_object(options, f"{path}.options_json")[1]})
+    return entries
+
+
 def _declarations(request: v1.GenerateRequest) -> list[dict[str, Any]]:
     declarations = []
     for i, tool in enumerate(request.tools):
+        if tool.HasField("builtin"):
+            continue
         declaration: dict[str, Any] = {"name": tool.name}
         if tool.description:
             declaration["description"] = tool.description
@@ -137,7 +171,7 @@ def _function_calling(request: v1.GenerateRequest) -> dict[str, Any]:
     if mode in {"", "AUTO"} and any(tool.strict for tool in request.tools):
         # ANY holds the model to the schemas by itself; this is AUTO that does so too.
         mode = "VALIDATED"
-    if not mode or (mode != "ANY" and not request.tools):
+    if not mode or (mode != "ANY" and all(tool.HasField("builtin") for tool in request.tools)):
         return {}  # The vendor refuses a rule for tools that are not there.
     if choice.name:
         return {"mode": mode, "allowedFunctionNames": [choice.name]}

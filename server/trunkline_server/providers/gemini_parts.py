@@ -37,9 +37,8 @@ class PartReader:
     it, and is an empty Reasoning where there is none without a signature. A second signature
     begins a new part.
 
-    `executableCode` and `codeExecutionResult`, which only come when the caller asked for the
-    vendor's own tool in provider_options, become text parts of their own: fenced Markdown.
-    Kinds that the contract cannot carry (`toolCall`, `toolResponse`) are passed over.
+    What the vendor's own tools did (`executableCode`, `codeExecutionResult`, `toolCall`,
+    `toolResponse` and what is not known) is kept whole, as vendor items.
     """
 
     __slots__ = ("_calls", "_next", "_open", "_partial", "_signed")
@@ -145,8 +144,13 @@ class PartReader:
                 part = read(object_at(raw, key))
                 self._add(part, text_at(raw, "thoughtSignature"), pieces)
                 return
+        kind = next((key for key in raw if key not in _BESIDE), "")
+        item = v1.VendorItem(dialect=DIALECT, type=kind, json=orjson.dumps(raw).decode())
+        self._add(v1.Part(vendor_item=item), "", pieces)
 
 
+# What stands beside a part's content.
+_BESIDE = frozenset(("thought", "thoughtSignature", "partMetadata"))
 # A part of these alone holds at most a signature.
 _BARE = frozenset(("thought", "thoughtSignature"))
 
@@ -197,21 +201,7 @@ def _by_reference(raw: Json) -> v1.Part:
             return v1.Part(file=v1.File(uri=uri, media_type=media_type, filename=filename))
 
 
-def _code(raw: Json) -> v1.Part:
-    return v1.Part(text=_fenced(text_at(raw, "code"), text_at(raw, "language").lower()))
-
-
-def _code_result(raw: Json) -> v1.Part:
-    return v1.Part(text=_fenced(text_at(raw, "output"), ""))
-
-
-def _fenced(text: str, language: str) -> str:
-    return f"```{language}\n{text.removesuffix(chr(10))}\n```\n"
-
-
 _OTHERS: dict[str, Callable[[Json], v1.Part]] = {
     "inlineData": _inline,
     "fileData": _by_reference,
-    "executableCode": _code,
-    "codeExecutionResult": _code_result,
 }

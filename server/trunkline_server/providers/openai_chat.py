@@ -36,10 +36,13 @@ class OpenAIChatCodec:
     - `azure_api_version` (""): when set, the paths are those of Azure OpenAI, below a base URL
       that ends in `/openai`: of a dated version `/deployments/{model}/...?api-version={this}`,
       of "v1" `/v1/...`, of "preview" and "latest" the same with `?api-version={this}`.
+    - `builtin_tools` (False): the host has tools of its own, which stand in `tools` by their
+      type and their options; otherwise they are refused.
     - `cache_control` (False): cache breakpoints are sent as Anthropic's `cache_control`.
     - `call_index` (False): every tool call says its place in its turn, which Together demands.
     - `chat_path` ("/chat/completions"): Writer's is "/chat".
-    - `dimensions_field` ("dimensions"): Mistral's and Voyage's is "output_dimension".
+    - `dimensions_field` ("dimensions"): Mistral's and Voyage's is "output_dimension". "": a
+      length is refused.
     - `embed_base64` (False): asks for embeddings as base64, a quarter of the bytes.
       Answers are read in either form.
     - `extra_content` (False): signatures of tool calls go back in `extra_content`, where

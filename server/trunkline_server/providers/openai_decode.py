@@ -30,7 +30,13 @@ from trunkline_server.providers.openai_parts import (
     tells_text,
     text_of,
 )
+from trunkline_server.providers.openai_sources import (
+    note_annotations,
+    note_sources,
+    text_place,
+)
 from trunkline_server.providers.openai_usage import read_usage, true_total_tokens
+from trunkline_server.providers.references import References
 
 _FINISH_REASONS: Mapping[str, v1.FinishReason.ValueType] = {
     "stop": v1.FINISH_REASON_STOP,
@@ -84,6 +90,11 @@ def decode_chat(body: bytes, into: v1.GenerateResponse) -> None:
         if "content_filter_results" in choice:
             found.of_answer(choice)
         into.filter_findings.extend(found)
+    if "annotations" in message or "citations" in document or "search_results" in document:
+        references = References()
+        note_sources(document, references)
+        note_annotations(message, text_place(answer.parts), references)
+        references.fill(answer)
     usage = document.get("usage")
     if isinstance(usage, dict):
         true_total = true_total_tokens(message) if "provider_metadata" in message else 0

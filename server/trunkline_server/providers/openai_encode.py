@@ -17,7 +17,7 @@ from trunkline_server.providers.openai_flags import enabled, number, operation_p
 from trunkline_server.providers.openai_hosts import alternating
 from trunkline_server.providers.openai_messages import Json, encode_messages
 
-_EFFORTS: Mapping[v1.ReasoningEffort.ValueType, str] = {
+EFFORTS: Mapping[v1.ReasoningEffort.ValueType, str] = {
     v1.REASONING_EFFORT_NONE: "none",
     v1.REASONING_EFFORT_MINIMAL: "minimal",
     v1.REASONING_EFFORT_LOW: "low",
@@ -56,13 +56,13 @@ def encode_chat(request: v1.GenerateRequest, target: CodecTarget, *, stream: boo
     if request.tools:
         if not enabled(target, "tools"):
             raise invalid("tools", "this provider takes none")
-        body["tools"] = [_tool(tool, f"tools[{i}]") for i, tool in enumerate(request.tools)]
+        body["tools"] = [_tool(tool, f"tools[{i}]", target) for i, tool in enumerate(request.tools)]
     if request.HasField("tool_choice"):
         _tool_choice(request.tool_choice, target, body)
     if request.HasField("response_format"):
         _response_format(request.response_format, target, body)
     if request.HasField("context"):
-        _user(request.context, target, body)
+        put_user(request.context, target, body)
     if request.HasField("provider_options"):
         _merge_options(request.provider_options, _CHAT_OWN_FIELDS, body)
     path = word(target, "chat_path") if "chat_path" in target.flags else "/chat/completions"
@@ -73,11 +73,14 @@ def encode_embeddings(request: v1.EmbedRequest, target: CodecTarget) -> WireRequ
     """The call of /embeddings. The dialect has no word for `task`, and its models need none."""
     body: Json = {"model": target.provider_model, "input": list(request.inputs)}
     if request.HasField("dimensions"):
-        body[word(target, "dimensions_field")] = request.dimensions
+        field = word(target, "dimensions_field")
+        if not field:
+            raise invalid("dimensions", "this provider does not shorten vectors")
+        body[field] = request.dimensions
     if enabled(target, "embed_base64"):
         body["encoding_format"] = "base64"
     if request.HasField("context"):
-        _user(request.context, target, body)
+        put_user(request.context, target, body)
     if request.HasField("provider_options"):
         _merge_options(request.provider_options, _EMBED_OWN_FIELDS, body)
     return WireRequest(operation_path("/embeddings", target), orjson.dumps(body))
@@ -108,7 +111,7 @@ def _config(config: v1.GenerationConfig, target: CodecTarget, body: Json) -> Non
 
 
 def _reasoning(reasoning: v1.ReasoningConfig, target: CodecTarget, body: Json) -> None:
-    effort = _EFFORTS.get(reasoning.effort)
+    effort = EFFORTS.get(reasoning.effort)
     budget = reasoning.budget_tokens if reasoning.HasField("budget_tokens") else None
     if budget == 0:
         effort, budget = "none", None
@@ -144,12 +147,14 @@ def _include_reasoning(target: CodecTarget, body: Json) -> None:
             )
 
 
-def _tool(tool: v1.Tool, path: str) -> Json:
+def _tool(tool: v1.Tool, path: str, target: CodecTarget) -> Json:
+    if tool.HasField("builtin"):
+        return _builtin(tool.builtin, f"{path}.builtin", target)
     function: Json = {"name": tool.name}
     if tool.description:
         function["description"] = tool.description
     function["parameters"] = (
-        _schema(tool.parameters_json, f"{path}.parameters_json")
+        schema_text(tool.parameters_json, f"{path}.parameters_json")
         if tool.parameters_json
         else _NO_ARGUMENTS
     )
@@ -158,7 +163,25 @@ def _tool(tool: v1.Tool, path: str) -> Json:
     return {"type": "function", "function": function}
 
 
-def _schema(text: str, path: str) -> orjson.Fragment:
+def _builtin(tool: v1.BuiltinTool, path: str, target: CodecTarget) -> Json:
+    if not enabled(target, "builtin_tools") or tool.type in {"", "function"}:
+        raise invalid(path, "this provider has no such tool")
+    return {"type": tool.type, **builtin_options(tool, path)}
+
+
+def builtin_options(tool: v1.BuiltinTool, path: str) -> Json:
+    """The vendor's options. Raises INVALID_REQUEST for what is not the JSON text of an object, or
+    names the type again."""
+    if not tool.options_json:
+        return {}
+    schema_text(tool.options_json, f"{path}.options_json")
+    options: Json = orjson.loads(tool.options_json)
+    if "type" in options:
+        raise invalid(f"{path}.options_json", "must not hold the type, which stands beside it")
+    return options
+
+
+def schema_text(text: str, path: str) -> orjson.Fragment:
     """The schema's own text, so that nothing in it changes, once it is known to be JSON."""
     try:
         is_object = isinstance(orjson.loads(text), dict)
@@ -202,7 +225,7 @@ def _response_format(response_format: v1.ResponseFormat, target: CodecTarget, bo
             schema: Json = {"name": wanted.name or "response"}
             if wanted.description:
                 schema["description"] = wanted.description
-            schema["schema"] = _schema(
+            schema["schema"] = schema_text(
                 wanted.schema_json, "response_format.json_schema.schema_json"
             )
             if wanted.strict:
@@ -210,7 +233,7 @@ def _response_format(response_format: v1.ResponseFormat, target: CodecTarget, bo
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
 
 
-def _user(context: v1.CallContext, target: CodecTarget, body: Json) -> None:
+def put_user(context: v1.CallContext, target: CodecTarget, body: Json) -> None:
     field = word(target, "user_field")
     if field and context.user_id:
         body[field] = context.user_id
@@ -221,13 +244,13 @@ def _merge_options(options: struct_pb2.Struct, own: frozenset[str], body: Json) 
     for name, value in options.fields.items():
         if name in own:
             raise invalid(f"provider_options.{name}", "is set by the router alone")
-        plain = _plain(value)
+        plain = plain_value(value)
         if name == "n" and plain != 1:
             raise invalid("provider_options.n", "only one answer can be returned")
         body[name] = plain
 
 
-def _plain(value: struct_pb2.Value) -> Any:
+def plain_value(value: struct_pb2.Value) -> Any:
     """A Struct's value as JSON data; whole numbers become integers, as vendors demand."""
     match value.WhichOneof("kind"):
         case "number_value":
@@ -239,8 +262,8 @@ def _plain(value: struct_pb2.Value) -> Any:
         case "bool_value":
             return value.bool_value
         case "struct_value":
-            return {name: _plain(inner) for name, inner in value.struct_value.fields.items()}
+            return {name: plain_value(inner) for name, inner in value.struct_value.fields.items()}
         case "list_value":
-            return [_plain(inner) for inner in value.list_value.values]
+            return [plain_value(inner) for inner in value.list_value.values]
         case _:
             return None

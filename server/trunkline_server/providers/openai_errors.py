@@ -35,6 +35,7 @@ _BY_CODE: Mapping[str, v1.ErrorReason.ValueType] = {
     "content_filter": v1.ERROR_REASON_CONTENT_FILTER,
     "content_policy_violation": v1.ERROR_REASON_CONTENT_FILTER,
     "responsibleaipolicyviolation": v1.ERROR_REASON_CONTENT_FILTER,
+    "image_content_policy_violation": v1.ERROR_REASON_CONTENT_FILTER,
     "data_inspection_failed": v1.ERROR_REASON_CONTENT_FILTER,
     "1301": v1.ERROR_REASON_CONTENT_FILTER,
     "insufficient_quota": v1.ERROR_REASON_QUOTA_EXCEEDED,
@@ -61,6 +62,26 @@ _BY_CODE: Mapping[str, v1.ErrorReason.ValueType] = {
     # TGI, with status 424 and 500.
     "generation": v1.ERROR_REASON_SERVICE_UNAVAILABLE,
     "incomplete_generation": v1.ERROR_REASON_SERVICE_UNAVAILABLE,
+    # Failed responses of the Responses API, by OpenAI's OpenAPI document (ResponseErrorCode).
+    "vector_store_timeout": v1.ERROR_REASON_TIMEOUT,
+    **dict.fromkeys(
+        (
+            "empty_image_file",
+            "failed_to_download_image",
+            "image_file_not_found",
+            "image_file_too_large",
+            "image_parse_error",
+            "image_too_large",
+            "image_too_small",
+            "invalid_base64_image",
+            "invalid_image",
+            "invalid_image_format",
+            "invalid_image_mode",
+            "invalid_image_url",
+            "unsupported_image_media_type",
+        ),
+        v1.ERROR_REASON_INVALID_REQUEST,
+    ),
 }
 # The same for classes of failure so wide that a sentence may say more.
 _BY_WIDE_TYPE: Mapping[str, v1.ErrorReason.ValueType] = {
@@ -68,6 +89,8 @@ _BY_WIDE_TYPE: Mapping[str, v1.ErrorReason.ValueType] = {
     "invalidrequesterror": v1.ERROR_REASON_INVALID_REQUEST,
     "badrequesterror": v1.ERROR_REASON_INVALID_REQUEST,
     "validation": v1.ERROR_REASON_INVALID_REQUEST,
+    # Of a failed response; mostly a prompt that was flagged, which a sentence says then.
+    "invalid_prompt": v1.ERROR_REASON_INVALID_REQUEST,
 }
 # By a sentence, for hosts that send no code. Each names who is known to write so.
 _BY_MESSAGE: tuple[tuple[re.Pattern[str], v1.ErrorReason.ValueType], ...] = tuple(
@@ -122,6 +145,7 @@ _FIELDS: Mapping[str, str] = {
     "frequency_penalty": "config.frequency_penalty",
     "input": "inputs",
     "max_completion_tokens": "config.max_output_tokens",
+    "max_output_tokens": "config.max_output_tokens",
     "max_tokens": "config.max_output_tokens",
     "messages": "messages",
     "model": "model",
@@ -133,6 +157,7 @@ _FIELDS: Mapping[str, str] = {
     "seed": "config.seed",
     "stop": "config.stop",
     "temperature": "config.temperature",
+    "text": "response_format",
     "thinking": "config.reasoning",
     "tool_choice": "tool_choice",
     "tools": "tools",

@@ -1,6 +1,6 @@
 """Reads what Azure's content filters say of prompts and answers.
 
-The shapes are those of recorded answers (tests/corpus/test_azure.py).
+The shapes are those of recorded answers (tests/corpus/test_azure.py, test_responses.py).
 """
 
 from collections.abc import Iterable, Iterator
@@ -11,6 +11,18 @@ from trunkline_server.providers.openai_parts import text_of
 
 # Azure's severities, from the mildest on.
 _SEVERITIES = ("", "safe", "low", "medium", "high")
+
+
+def response_findings(document: dict[str, Any]) -> Iterator[v1.FilterFinding]:
+    """What a body of the Responses API holds in `content_filters`."""
+    reports = document.get("content_filters")
+    for report in reports if isinstance(reports, list) else ():
+        if isinstance(report, dict):
+            subject = {
+                "prompt": v1.FILTER_SUBJECT_PROMPT,
+                "completion": v1.FILTER_SUBJECT_ANSWER,
+            }.get(text_of(report.get("source_type")), v1.FILTER_SUBJECT_UNSPECIFIED)
+            yield from findings(report.get("content_filter_results"), subject)
 
 
 def findings(results: Any, subject: v1.FilterSubject.ValueType) -> Iterator[v1.FilterFinding]:

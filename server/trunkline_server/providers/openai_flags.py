@@ -6,17 +6,19 @@ from urllib.parse import quote
 from trunkline_server.providers.codec import CodecTarget
 
 # Every flag and its default, which is what OpenAI's own API wants. The meanings stand in the
-# docstring of OpenAIChatCodec.
+# docstrings of OpenAIChatCodec and OpenAIResponsesCodec, which share some.
 FLAGS: Mapping[str, str | int | bool] = {
     "alternate_turns": False,
     "assistant_images": False,
     "audio_form": "object",
     "azure_api_version": "",
+    "builtin_tools": False,
     "cache_control": False,
     "call_index": False,
     "chat_path": "/chat/completions",
     "dimensions_field": "dimensions",
     "embed_base64": False,
+    "encrypted_reasoning": True,
     "extra_content": False,
     "file_form": "file",
     "file_urls": False,

@@ -115,7 +115,7 @@ def _user_part(part: v1.Part, path: str, target: CodecTarget) -> Json:
         case "image":
             piece = _image(part.image, f"{path}.image", target)
         case "audio":
-            piece = _audio(part.audio, f"{path}.audio", target)
+            piece = encode_audio(part.audio, f"{path}.audio", target)
         case "file":
             piece = _file(part.file, f"{path}.file", target)
         case _:
@@ -133,7 +133,7 @@ def _cached(piece: Json, part: v1.Part, target: CodecTarget) -> Json:
 def _image(image: v1.Image, path: str, target: CodecTarget) -> Json:
     match image.WhichOneof("source"):
         case "data":
-            url = _data_uri(image.media_type, image.data, path)
+            url = data_uri(image.media_type, image.data, path)
         case "uri":
             url = image.uri
             if not url.startswith(("https://", "http://", "data:")):
@@ -149,7 +149,7 @@ def _image(image: v1.Image, path: str, target: CodecTarget) -> Json:
     return {"type": "image_url", "image_url": reference}
 
 
-def _audio(audio: v1.Audio, path: str, target: CodecTarget) -> Json:
+def encode_audio(audio: v1.Audio, path: str, target: CodecTarget) -> Json:
     form = word(target, "audio_form")
     if not form:
         raise invalid(path, "this provider takes no audio")
@@ -177,7 +177,7 @@ def _file(file: v1.File, path: str, target: CodecTarget) -> Json:
                 return {"type": "file", "file_id": file.file_id}
             return {"type": "file", "file": {"file_id": file.file_id}}
         case "data":
-            data = _data_uri(file.media_type, file.data, path)
+            data = data_uri(file.media_type, file.data, path)
         case "uri" if file.uri.startswith("data:") or enabled(target, "file_urls"):
             data = file.uri
         case "uri":
@@ -193,7 +193,7 @@ def _file(file: v1.File, path: str, target: CodecTarget) -> Json:
     return {"type": "file", "file": {"filename": file.filename or "file", "file_data": data}}
 
 
-def _data_uri(media_type: str, data: bytes, path: str) -> str:
+def data_uri(media_type: str, data: bytes, path: str) -> str:
     if not media_type:
         raise invalid(f"{path}.media_type", "is required with data")
     return f"data:{media_type};base64,{b64encode(data).decode()}"
@@ -214,9 +214,7 @@ def _tool_results(message: v1.Message, path: str, target: CodecTarget) -> list[J
                     piece, f"{part_path}.tool_result.parts[{inner}]", "in a tool result"
                 )
             texts.append(piece.text)
-        content: Any = texts[0] if len(texts) == 1 else ""
-        if len(texts) > 1:
-            content = _join([{"type": "text", "text": text} for text in texts], target)
+        content = _join([{"type": "text", "text": text} for text in texts], target)
         call_id = _call_id(part.tool_result.tool_call_id, target)
         encoded.append({"role": "tool", "tool_call_id": call_id, "content": content})
     return encoded
@@ -248,7 +246,7 @@ def _assistant(message: v1.Message, path: str, target: CodecTarget) -> Json:
                 # OpenAI knows its own recordings by id and takes them in no other way.
                 entry["audio"] = {"id": part.signature.value}
             case _:
-                raise _wrong_kind(part, part_path, "in an assistant message")
+                _check_foreign(part, part_path)
     if reasoning:
         pieces = _return_reasoning(reasoning, word(target, "reasoning_return"), entry) + pieces
     if pieces:
@@ -260,6 +258,13 @@ def _assistant(message: v1.Message, path: str, target: CodecTarget) -> Json:
     if images:
         entry["images"] = images
     return entry
+
+
+def _check_foreign(part: v1.Part, path: str) -> None:
+    """Vendors' items are other dialects', for this one makes none: they are dropped. Anything
+    else has no place in an assistant message."""
+    if part.WhichOneof("kind") != "vendor_item":
+        raise _wrong_kind(part, path, "in an assistant message")
 
 
 def _tool_call(part: v1.Part, number: int, target: CodecTarget) -> Json:

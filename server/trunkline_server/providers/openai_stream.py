@@ -29,7 +29,9 @@ from trunkline_server.providers.openai_parts import (
     tells_text,
     text_of,
 )
+from trunkline_server.providers.openai_sources import note_annotations, note_sources
 from trunkline_server.providers.openai_usage import read_usage, true_total_tokens
+from trunkline_server.providers.references import References
 
 # What most deltas hold at most.
 _PLAIN_FIELDS = frozenset({"content", "role"})
@@ -81,6 +83,7 @@ class OpenAIStreamDecoder:
         self._raw_usage: Json | None = None
         self._findings = Findings()
         self._true_total = 0
+        self._references = References()
 
     def feed(self, event: str, data: bytes) -> Sequence[v1.StreamDelta]:
         """The deltas of one event; raises as StreamDecoder.feed says."""
@@ -104,6 +107,9 @@ class OpenAIStreamDecoder:
             self._findings.of_prompt(chunk)
         if choices:
             self._choices(choices, deltas)
+        if "citations" in chunk or "search_results" in chunk:
+            note_sources(chunk, self._references)
+            deltas += self._references.take()
         if self._raw_usage is not None or chunk.get("usage") or "x_groq" in chunk:
             self._take_usage(chunk)
         return deltas
@@ -168,6 +174,9 @@ class OpenAIStreamDecoder:
         if delta.get("refusal"):
             self._refused = True
             self._piece("refusal", text_of(delta["refusal"]), deltas)
+        if "annotations" in delta:
+            note_annotations(delta, self._singles.get("text", 0), self._references)
+            deltas += self._references.take()
         if "images" in delta or "audio" in delta:
             self._media(delta, deltas)
         if "tool_calls" in delta or "function_call" in delta:

@@ -26,7 +26,7 @@ def read_usage(usage: dict[str, Any], into: v1.Usage, true_total: int = 0) -> No
     completion = _counts(usage.get("completion_tokens_details"))
     entered = counts.get("prompt_tokens", 0)
     written = counts.get("completion_tokens", 0)
-    cached = cache_write = 0
+    cached = cache_write = searches = 0
     if prompt or not counts.keys() <= _TOTALS:
         # DeepSeek and Together tell of the cache beside the totals, Vercel of what it wrote
         # there, and Alibaba of that by Anthropic's name among the details.
@@ -40,6 +40,7 @@ def read_usage(usage: dict[str, Any], into: v1.Usage, true_total: int = 0) -> No
             or prompt.get("cache_creation_input_tokens")
             or counts.get("cache_creation_input_tokens", 0)
         )
+        searches = counts.get("num_search_queries", 0)  # Perplexity's.
     reasoning = completion.get("reasoning_tokens", 0)
     if cached + cache_write > entered:
         entered += cached + cache_write  # Gateways before Anthropic: a part exceeds no whole.
@@ -56,6 +57,8 @@ def read_usage(usage: dict[str, Any], into: v1.Usage, true_total: int = 0) -> No
     into.source = v1.USAGE_SOURCE_PROVIDER
     into.input_tokens = entered
     into.output_tokens = written
+    if searches:
+        into.search_units = searches
     if reasoning:
         # OpenRouter counts the reasoning by another tokenizer, so that it can exceed the whole.
         into.reasoning_tokens = min(reasoning, written)

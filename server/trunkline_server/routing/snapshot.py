@@ -50,6 +50,7 @@ class Deployment:
     priority: int = 0  # The lowest goes first.
     weight: float = 1.0  # 0: only when nothing else is left.
     enabled: bool = True
+    dialect: str = ""  # Empty: as the catalogue says of the model.
 
     def __post_init__(self) -> None:
         if not 0 <= self.weight < float("inf"):

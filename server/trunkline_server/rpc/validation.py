@@ -47,6 +47,7 @@ _ROLE_OF_KIND = {
     "tool_call": (v1.ROLE_ASSISTANT, "a tool call stands only in assistant messages"),
     "tool_result": (v1.ROLE_TOOL, "a tool result stands only in tool messages"),
     "reasoning": (v1.ROLE_ASSISTANT, "reasoning stands only in assistant messages"),
+    "vendor_item": (v1.ROLE_ASSISTANT, "a vendor's item stands only in assistant messages"),
 }
 _RESULT_KINDS = frozenset({"text", "image", "file"})
 
@@ -211,13 +212,24 @@ def _check_tool_result(
 
 
 def _check_media(found: _Found, path: str, kind: str, part: v1.Part) -> None:
-    """An image, audio or file part; other kinds have nothing more to check."""
+    """An image, audio or file part, or a vendor's; other kinds have nothing more to check."""
     if kind == "image":
         _check_image(found, f"{path}.image", part.image)
     elif kind == "audio":
         _check_source(found, f"{path}.audio", part.audio)
     elif kind == "file":
         _check_source(found, f"{path}.file", part.file)
+    elif kind == "vendor_item":
+        _check_vendor_item(found, f"{path}.vendor_item", part.vendor_item)
+
+
+def _check_vendor_item(found: _Found, path: str, item: v1.VendorItem) -> None:
+    if not item.dialect:
+        _add(found, f"{path}.dialect", "must not be empty")
+    if not item.type:
+        _add(found, f"{path}.type", "must not be empty")
+    if not _is_json_object(item.json):
+        _add(found, f"{path}.json", "must be the JSON text of an object")
 
 
 def _check_image(found: _Found, path: str, image: v1.Image) -> None:
@@ -279,6 +291,9 @@ def _check_tools(found: _Found, tools: Sequence[v1.Tool]) -> None:
         _add(found, "tools", f"must hold at most {_MAX_TOOLS} tools, not {len(tools)}")
     names: set[str] = set()
     for i, tool in enumerate(tools):
+        if tool.HasField("builtin"):
+            _check_builtin(found, f"tools[{i}]", tool)
+            continue
         name = tool.name
         if not _TOOL_NAME(name):
             _add(
@@ -292,6 +307,17 @@ def _check_tools(found: _Found, tools: Sequence[v1.Tool]) -> None:
         schema = tool.parameters_json
         if schema and not _is_json_object(schema):
             _add(found, f"tools[{i}].parameters_json", "must be the JSON text of an object")
+
+
+def _check_builtin(found: _Found, path: str, tool: v1.Tool) -> None:
+    for field, _ in tool.ListFields():
+        if field.name != "builtin":
+            _add(found, f"{path}.{field.name}", "must not be set beside a tool of the vendor's")
+    if not tool.builtin.type:
+        _add(found, f"{path}.builtin.type", "must not be empty")
+    options = tool.builtin.options_json
+    if options and not _is_json_object(options):
+        _add(found, f"{path}.builtin.options_json", "must be the JSON text of an object")
 
 
 def _check_tool_choice(found: _Found, request: v1.GenerateRequest) -> None:

@@ -45,7 +45,7 @@ def _all(settings: Settings, known: Known, lines: Mapping[str, int]) -> Iterable
         *_admin(settings),
         *_state(settings),
         *_providers(settings, known, lines),
-        *_deployments(settings),
+        *_deployments(settings, known),
         *_policies(settings, "models", settings.models),
         *_policies(settings, "routes", settings.routes),
         *_models(settings),
@@ -156,15 +156,19 @@ def _providers(settings: Settings, known: Known, lines: Mapping[str, int]) -> It
         # What stands in no line comes from the store.
         references = settings.state.references if lines.get(path) == 0 else None
         yield from check_place(path, provider, kind, references)
-        if known.dialects is not None and provider.dialect not in {"", *known.dialects}:
-            hint = suggestion(provider.dialect, known.dialects)
-            dialects = ", ".join(sorted(known.dialects))
-            yield f"{path}.dialect", f"is {provider.dialect!r}, not one of {dialects}{hint}"
+        yield from _dialect(f"{path}.dialect", provider.dialect, known)
         table = known.price_providers
         if table is not None and provider.price_provider not in {"", *table}:
             hint = suggestion(provider.price_provider, table)
             unknown = f"is {provider.price_provider!r}, which is not in the price table{hint}"
             yield f"{path}.price_provider", unknown
+
+
+def _dialect(path: str, dialect: str, known: Known) -> Iterator[Complaint]:
+    if known.dialects is not None and dialect not in {"", *known.dialects}:
+        hint = suggestion(dialect, known.dialects)
+        dialects = ", ".join(sorted(known.dialects))
+        yield path, f"is {dialect!r}, not one of {dialects}{hint}"
 
 
 def _unknown_kind(
@@ -186,7 +190,7 @@ def deployment_name(deployment: DeploymentSettings) -> str:
     return deployment.name or f"{deployment.provider}-{deployment.model.replace('/', '-')}"
 
 
-def _deployments(settings: Settings) -> Iterator[Complaint]:
+def _deployments(settings: Settings, known: Known) -> Iterator[Complaint]:
     seen: dict[str, int] = {}
     for index, deployment in enumerate(settings.deployments):
         path = f"deployments[{index}]"
@@ -202,6 +206,7 @@ def _deployments(settings: Settings) -> Iterator[Complaint]:
         seen.setdefault(name, index)
         if deployment.name and not _NAME.match(deployment.name):
             yield f"{path}.name", "is no name: letters, digits and ._:@+- only, at most 128"
+        yield from _dialect(f"{path}.dialect", deployment.dialect, known)
         if deployment.provider and deployment.provider not in settings.providers:
             hint = suggestion(deployment.provider, settings.providers)
             yield f"{path}.provider", f"{deployment.provider!r} is not under providers{hint}"

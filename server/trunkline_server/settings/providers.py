@@ -82,7 +82,8 @@ class ProviderSettings:
 
     # The catalogue row it is made from. Empty: the row of the provider's own name, if any.
     kind: Annotated[str, read.text] = ""
-    # The dialect it speaks; needed, with base_url, for hosts that have no row.
+    # The dialect it speaks; needed, with base_url, for hosts that have no row. Where there is
+    # one, it holds for every model, whatever the catalogue says of some.
     dialect: Annotated[str, read.text] = ""
     # {region} in it is the region, another name in braces a flag of that name.
     base_url: Annotated[str, read.base_url] = ""
@@ -187,3 +188,6 @@ class DeploymentSettings:
     headers: Annotated[dict[str, str], read.open_headers] = field(default_factory=dict)
     # False keeps it out of every plan.
     enabled: Annotated[bool, read.boolean] = True
+    # The dialect that this model is spoken to in. Empty: the provider's, if that is set, else
+    # the catalogue's for the model, else that of the provider's kind.
+    dialect: Annotated[str, read.text] = ""

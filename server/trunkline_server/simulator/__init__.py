@@ -4,7 +4,7 @@
 
 | base URL | dialect | key |
 | --- | --- | --- |
-| `/openai/v1` | chat completions, embeddings, models | `Authorization: Bearer` |
+| `/openai/v1` | chat completions, responses, embeddings, models | `Authorization: Bearer` |
 | `/anthropic` | `v1/messages`, its `count_tokens`, models | `x-api-key`, or as a bearer |
 | `/replicate/v1` | predictions, which go on until they are cancelled | `Authorization: Bearer` |
 | `/gemini/v1beta`, `/gemini/v1` | content, embeddings, token counts, models | `x-goog-api-key` |

@@ -1,4 +1,4 @@
-"""The OpenAI dialect: chat completions, embeddings and the list of models.
+"""The OpenAI dialect: chat completions, responses, embeddings and the list of models.
 
 Follows https://platform.openai.com/docs/api-reference, with one addition that many servers
 of this dialect share: reasoning, when `reasoning_effort` asks for it, is shown in the
@@ -17,6 +17,7 @@ from trunkline_server.simulator.models import MODELS, Model
 from trunkline_server.simulator.openai_embeddings import embeddings
 from trunkline_server.simulator.openai_messages import wrong
 from trunkline_server.simulator.openai_request import read_chat
+from trunkline_server.simulator.openai_responses import respond
 from trunkline_server.simulator.vendor_error import VendorError
 
 _EPOCH = 1_767_225_600  # 2026-01-01, when every simulated model was made.
@@ -120,6 +121,7 @@ class OpenAI:
     def endpoints(self) -> Iterable[Endpoint]:
         return (
             Endpoint("/openai/v1/chat/completions", chat),
+            Endpoint("/openai/v1/responses", respond),
             Endpoint("/openai/v1/embeddings", embeddings),
         )
 

@@ -166,10 +166,10 @@ def _image(value: Any, path: str) -> Media:
         raise missing(f"{path}.url")
     if url.startswith(("https://", "http://")):
         return Media("image", "", None)
-    return _data_url(url, "image", f"{path}.url")
+    return data_url(url, "image", f"{path}.url")
 
 
-def _audio(value: Any, path: str) -> Media:
+def audio_media(value: Any, path: str) -> Media:
     if not isinstance(value, dict) or not isinstance(value.get("data"), str):
         raise missing(f"{path}.data")
     if value.get("format") not in ("wav", "mp3"):
@@ -184,13 +184,13 @@ def _file(value: Any, path: str) -> Media:
         raise missing(f"{path}.file_data")
     if not isinstance(value.get("filename"), str):
         raise missing(f"{path}.filename")
-    return _data_url(value["file_data"], "file", f"{path}.file_data")
+    return data_url(value["file_data"], "file", f"{path}.file_data")
 
 
-_MEDIA = {"image_url": _image, "input_audio": _audio, "file": _file}
+_MEDIA = {"image_url": _image, "input_audio": audio_media, "file": _file}
 
 
-def _data_url(url: str, kind: str, path: str) -> Media:
+def data_url(url: str, kind: str, path: str) -> Media:
     head = _DATA_URL.match(url)
     if head is None:
         raise wrong(path, f"Invalid '{path}': expected a base64-encoded data URL.")

@@ -51,7 +51,7 @@ def read_chat(call: Call) -> Prompt:
             "This is not a chat model and thus not supported in the v1/chat/completions endpoint.",
             param="model",
         )
-    _check_numbers(body)
+    check_numbers(body, _LEAST)
     prompt = Prompt(call.honest_name)
     prompt.stop = _stops(body.get("stop"))
     prompt.max_tokens = body.get("max_completion_tokens", body.get("max_tokens"))
@@ -78,7 +78,8 @@ def read_chat(call: Call) -> Prompt:
     return prompt
 
 
-def _check_numbers(body: Mapping[str, Any]) -> None:
+def check_numbers(body: Mapping[str, Any], least_of: Mapping[str, int]) -> None:
+    """Raises VendorError for a number out of its range; `least_of` says the least of counts."""
     for name, (low, high) in _RANGES.items():
         value = body.get(name)
         if value is None:
@@ -95,7 +96,7 @@ def _check_numbers(body: Mapping[str, Any]) -> None:
                 f"Expected a value {sign} {bound}, but got {value} instead.",
                 f"decimal_{side.replace(' ', '_')}_value",
             )
-    for name, least in _LEAST.items():
+    for name, least in least_of.items():
         value = body.get(name)
         if value is None:
             continue
@@ -151,24 +152,36 @@ def _read_tool(tool: Any, path: str, prompt: Prompt) -> None:
     function = tool.get("function")
     if not isinstance(function, dict):
         raise missing(f"{path}.function")
-    name = function.get("name")
+    name = check_tool_name(function.get("name"), f"{path}.function.name")
+    where = f"{path}.function.parameters"
+    prompt.tools[name] = check_schema(function.get("parameters"), name, where)
+
+
+def check_tool_name(name: Any, path: str) -> str:
+    """The name of a function. Raises VendorError."""
     if not isinstance(name, str):
-        raise missing(f"{path}.function.name")
+        raise missing(path)
     if not _TOOL_NAME.fullmatch(name):
         raise wrong(
-            f"{path}.function.name",
-            f"Invalid '{path}.function.name': string does not match pattern. "
+            path,
+            f"Invalid '{path}': string does not match pattern. "
             "Expected a string that matches the pattern '^[a-zA-Z0-9_-]+$'.",
         )
-    schema = function.get("parameters")
-    if schema is not None and (not isinstance(schema, dict) or schema.get("type") != "object"):
+    return name
+
+
+def check_schema(schema: Any, name: str, path: str) -> dict[str, Any] | None:
+    """The schema of a function's arguments. Raises VendorError."""
+    if schema is None:
+        return None
+    if not isinstance(schema, dict) or schema.get("type") != "object":
         raise wrong(
-            f"{path}.function.parameters",
+            path,
             f"Invalid schema for function '{name}': schema must be a JSON Schema of "
             "'type: \"object\"'.",
             "invalid_function_parameters",
         )
-    prompt.tools[name] = schema
+    return schema
 
 
 def _read_choice(choice: Any, prompt: Prompt) -> None:

@@ -6,7 +6,7 @@ from anthropic.types.message_create_params import (
     MessageCreateParamsNonStreaming,
     MessageCreateParamsStreaming,
 )
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 
 _WHOLE: TypeAdapter[Any] = TypeAdapter(MessageCreateParamsNonStreaming)
 _STREAMED: TypeAdapter[Any] = TypeAdapter(MessageCreateParamsStreaming)
@@ -28,6 +28,9 @@ def check_request(body: dict[str, Any]) -> None:
 
 def _settled(value: Any) -> Any:
     """The value with its lazy iterables read, which is when pydantic validates their items."""
+    if isinstance(value, BaseModel):
+        # The types also take the blocks of answers, which are models.
+        return value.model_dump(exclude_unset=True)
     if isinstance(value, dict):
         return {name: _settled(item) for name, item in value.items()}
     if isinstance(value, str | int | float | None):

@@ -166,7 +166,8 @@ def test_embeddings(case: dict[str, Any]) -> None:
     wire = CODEC.encode_embed(request, target(case))
     assert json.loads(wire.body) == case["body"]
     assert wire.path == case["path"]
-    validate(embedding_create_params.EmbeddingCreateParams, case["body"])
+    if case["flags"].get("dimensions_field", "dimensions") in {"", "dimensions"}:
+        validate(embedding_create_params.EmbeddingCreateParams, case["body"])
     response = v1.EmbedResponse()
     CODEC.decode_embed(json.dumps(case["reply"]).encode(), response)
     assert response == json_format.ParseDict(case["response"], v1.EmbedResponse())

@@ -63,6 +63,29 @@ def test_a_stream_made_from_a_body_joins_to_the_same_message(name: str) -> None:
     assert end.end.model == expected.model
 
 
+def test_sources_citations_and_findings_are_kept_in_either_form() -> None:
+    response = answer()
+    response.message.parts.add(
+        vendor_item=v1.VendorItem(dialect="openai_responses", type="web_search_call", json="{}")
+    )
+    response.message.sources.add(uri="https://example.com/a", title="A")
+    response.message.sources.add(id="file-1")
+    response.message.citations.add(part_index=0, end=5, source_indexes=[1])
+    response.filter_findings.add(category="hate", severity="safe")
+    streamed = answers.of_response(response).streamed()
+    assert streamed is not None
+    assert streamed.stream is not None
+    end = v1.StreamEnd.FromString(streamed.stream.end)
+    assert list(end.filter_findings) == list(response.filter_findings)
+    start = v1.StreamStart.FromString(streamed.stream.start)
+    again = answers.of_stream(start, list(wire.split(streamed.stream.deltas)), end).whole()
+    assert again is not None
+    assert again.body is not None
+    told = v1.GenerateResponse.FromString(again.body)
+    assert told.message == response.message
+    assert list(told.filter_findings) == list(response.filter_findings)
+
+
 @pytest.mark.parametrize(
     "message",
     [

@@ -174,6 +174,33 @@ def test_flags_are_the_endpoint_s_over_the_model_s() -> None:
     assert compiled(own).flags_of("anthropic", "claude-sonnet-4-5") == {"effort": "adaptive"}
 
 
+def test_a_model_is_spoken_to_as_the_catalogue_says() -> None:
+    manner_of = compiled().manner_of
+    for model in ("gpt-5-pro", "o3-pro-2025-06-10", "gpt-5.1-codex-max", "o4-mini-deep-research"):
+        assert manner_of("openai", model) == ("openai_responses", True), model
+    assert manner_of("openai", "gpt-5") == ("openai", True)
+    assert manner_of("openai", "gpt-4o-mini") == ("openai", False)
+    # Of a model that is not known nothing is assumed.
+    assert manner_of("openai", "gpt-99") == ("openai", True)
+    # A host of the same models that does not speak the dialect, and one that is told to speak it.
+    assert manner_of("local", "gpt-5-pro") == ("openai", True)
+    own = "providers: {openai: {dialect: openai_responses}}"
+    assert compiled(own).manner_of("openai", "gpt-4o") == ("openai_responses", False)
+    chat = "providers: {openai: {dialect: openai}}"
+    assert compiled(chat).manner_of("openai", "gpt-5-pro") == ("openai", True)
+
+
+def test_a_deployment_may_be_spoken_to_in_a_dialect_of_its_own() -> None:
+    providers = "providers: {openai: {}}\ndeployments: "
+    plain = compiled(providers + "[{provider: openai, model: gpt-5}]")
+    own = compiled(providers + "[{provider: openai, model: gpt-5, dialect: openai_responses}]")
+    assert plain.snapshot.deployments[0].dialect == ""
+    assert own.snapshot.deployments[0].dialect == "openai_responses"
+    assert own.version != plain.version
+    with pytest.raises(ConfigError, match=r"deployments\[0\]\.dialect.*openai_responses"):
+        compiled(providers + "[{provider: openai, model: gpt-5, dialect: openai_response}]")
+
+
 def test_any_model_of_a_provider_can_be_passed_through() -> None:
     table = compiled()
     templates = table.snapshot.providers
@@ -257,7 +284,10 @@ def test_from_environment() -> None:
     assert dict(table.endpoints["gemini"].headers)["x-goog-api-key"] == "g-b"
     models = table.snapshot.models
     assert {"gpt-5", "gpt-4o-mini", "text-embedding-3-small", "gemini-2.5-pro"} <= set(models)
-    assert not {"gpt-image-1", "whisper-1", "gpt-5-pro", "gemini-2.5-flash-image"} & set(models)
+    assert models["gpt-5-pro"].members[0].capabilities >= {"chat", "tools", "reasoning"}
+    assert not {"gpt-image-1", "whisper-1", "o3-deep-research", "gemini-2.5-flash-image"} & set(
+        models
+    )
     for deployment in table.snapshot.deployments:
         assert deployment.price is not None
         assert deployment.name == f"{deployment.provider}-{deployment.model}"

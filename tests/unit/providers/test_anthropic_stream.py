@@ -79,7 +79,9 @@ def test_arguments_of_parallel_calls_find_their_call() -> None:
             *closing("tool_use"),
         ]
     )
-    calls = [part.tool_call for part in message.parts]
+    search = {**SKIPPED, "input": {"query": "x"}}
+    assert json.loads(message.parts[0].vendor_item.json) == search
+    calls = [part.tool_call for part in message.parts[1:]]
     assert [(call.id, call.arguments_json) for call in calls] == [
         ("a", '{"a":1}'),
         ("b", '{"b":2}'),
@@ -122,8 +124,9 @@ def test_a_turn_that_comes_whole_in_its_opening() -> None:
     blocks = [{"type": "text", "text": "t"}, SKIPPED, tool("a", input={"x": 1})]
     first = opening(content=blocks, stop_reason="tool_use")
     message, end = decode([first, start(3, TEXT), stop(3), {"type": "message_stop"}])
-    assert [part.WhichOneof("kind") for part in message.parts] == ["text", "tool_call", "text"]
-    assert message.parts[1].tool_call.arguments_json == '{"x":1}'
+    kinds = ["text", "vendor_item", "tool_call", "text"]
+    assert [part.WhichOneof("kind") for part in message.parts] == kinds
+    assert message.parts[2].tool_call.arguments_json == '{"x":1}'
     assert end.finish_reason == v1.FINISH_REASON_TOOL_CALLS
 
 
@@ -305,7 +308,7 @@ def test_data_that_makes_no_sense(text: bytes) -> None:
     assert caught.value.__suppress_context__
 
 
-def test_what_is_not_known_is_passed_over() -> None:
+def test_what_is_not_known_is_kept_or_passed_over() -> None:
     message, end = decode(
         [
             {"type": "ping"},
@@ -323,9 +326,63 @@ def test_what_is_not_known_is_passed_over() -> None:
             *closing("quantum"),
         ]
     )
-    assert [part.text for part in message.parts] == ["ab"]
+    compaction, text = message.parts
+    assert json.loads(compaction.vendor_item.json) == {"type": "compaction", "content": "x"}
+    assert text.text == "ab"
+    assert json.loads(text.signature.value) == {"citations": [{"type": "char_location"}]}
     assert end.finish_reason == v1.FINISH_REASON_OTHER
     assert end.vendor_finish_reason == "quantum"
+
+
+def test_citations_are_of_the_whole_text_that_they_come_with() -> None:
+    cited = {
+        "type": "web_search_result_location",
+        "url": "https://example.com",
+        "title": "x",
+        "cited_text": "so it is",
+        "encrypted_index": "i",
+    }
+    page = {"type": "page_location", "document_index": 0, "document_title": "d", "cited_text": "p"}
+    found = {"type": "web_search_result", "url": "https://example.com", "title": "x"}
+    result = {"type": "web_search_tool_result", "tool_use_id": "s", "content": [found]}
+    blocks = [
+        result,
+        {"type": "text", "text": "It is so.", "citations": [cited, page]},
+        {"type": "text", "text": "And so.", "citations": [cited]},
+    ]
+    whole = v1.GenerateResponse()
+    AnthropicMessagesCodec().decode_generate(data(opening(content=blocks)["message"]), whole)
+    message, _ = decode(
+        [
+            opening(),
+            start(0, result),
+            stop(0),
+            start(1, {"type": "text", "text": "", "citations": []}),
+            delta(1, "citations_delta", citation=cited),
+            delta(1, "text_delta", text="It is "),
+            delta(1, "text_delta", text="so."),
+            delta(1, "citations_delta", citation=page),
+            stop(1),
+            start(2, {"type": "text", "text": "", "citations": []}),
+            delta(2, "text_delta", text="And so."),
+            delta(2, "citations_delta", citation=cited),
+            stop(2),
+            *closing(),
+        ]
+    )
+    assert message == whole.message
+    assert [source.uri or source.id for source in message.sources] == [
+        "https://example.com",
+        "document:0",
+    ]
+    told = [
+        (c.part_index, c.start, c.end, list(c.source_indexes), c.quote) for c in message.citations
+    ]
+    assert told == [
+        (1, 0, 9, [0], "so it is"),
+        (1, 0, 9, [1], "p"),
+        (2, 0, 7, [0], "so it is"),
+    ]
 
 
 def test_an_event_is_known_by_its_name_when_its_data_has_no_type() -> None:

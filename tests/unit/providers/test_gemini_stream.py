@@ -70,12 +70,15 @@ JOINED = [
     ([[text("a")], [text("b"), text("c")], [text("d")]], [v1.Part(text="ab"), v1.Part(text="cd")]),
     # Empty texts say nothing and end nothing.
     ([[text("a")], [text("")], [{}], [text("b")]], [v1.Part(text="ab")]),
-    # A call or a kind that is passed over ends the text.
+    # A call or what is not known ends the text.
     ([[text("a")], [call(name="f", id="k1")], [text("b")]],
      [v1.Part(text="a"),
       v1.Part(tool_call=v1.ToolCall(id="k1", name="f", arguments_json="{}")), v1.Part(text="b")]),
     ([[text("a")], [{"toolCall": {"id": "s"}}], [text("b")]],
-     [v1.Part(text="a"), v1.Part(text="b")]),
+     [v1.Part(text="a"),
+      v1.Part(vendor_item=v1.VendorItem(
+          dialect="gemini", type="toolCall", json='{"toolCall":{"id":"s"}}')),
+      v1.Part(text="b")]),
     # A signature without a text before it has a hidden thought of its own.
     ([[call(name="f", id="k1")], [text("", "s1")]],
      [v1.Part(tool_call=v1.ToolCall(id="k1", name="f", arguments_json="{}")),
@@ -87,6 +90,51 @@ JOINED = [
 def test_parts_over_events(events: list[list[dict[str, Any]]], expected: list[v1.Part]) -> None:
     parts, _ = run(*(event(*parts) for parts in events), LAST)
     assert parts == expected
+
+
+def test_sources_are_told_with_the_end_and_cite_the_joined_text() -> None:
+    grounding = {
+        "webSearchQueries": ["q"],
+        "groundingChunks": [{"web": {"uri": "https://example.com", "title": "x"}}],
+        "groundingSupports": [
+            # Bytes of the joined text; of another part, which the text tells; of no text at all.
+            {
+                "segment": {"startIndex": 3, "endIndex": 8, "text": "b cd "},
+                "groundingChunkIndices": [0],
+            },
+            {
+                "segment": {"partIndex": 3, "endIndex": 1, "text": "cd"},
+                "groundingChunkIndices": [0, 7],
+            },
+            {"segment": {"startIndex": 90, "endIndex": 99}, "groundingChunkIndices": [0]},
+        ],
+    }
+    ratings = [
+        {"category": 7, "probability": 1},
+        {"category": 10, "probability": 4, "blocked": True},
+    ]
+    events = [
+        event(text("é")),
+        event(
+            text(" b "),
+        ),
+        event(text("cd ")),
+    ]
+    last = json.loads(LAST)
+    last["candidates"][0].update(groundingMetadata=grounding, safetyRatings=ratings)
+    decoder, assembler = CODEC.stream_decoder(), MessageAssembler()
+    for data in (*events, json.dumps(last).encode()):
+        for delta in decoder.feed("", data):
+            assembler.add(delta)
+    end, message = decoder.finish(), assembler.message()
+    assert [source.uri for source in message.sources] == ["https://example.com"]
+    words = [message.parts[0].text[c.start : c.end] for c in message.citations]
+    assert words == ["b cd ", "cd", ""]
+    assert [list(c.source_indexes) for c in message.citations] == [[0], [0], [0]]
+    assert [(f.category, f.severity, f.filtered) for f in end.filter_findings] == [
+        ("HARM_CATEGORY_HARASSMENT", "NEGLIGIBLE", False),
+        ("HARM_CATEGORY_DANGEROUS_CONTENT", "HIGH", True),
+    ]
 
 
 def test_a_cut_stream_is_no_success() -> None:

@@ -10,6 +10,7 @@ from trunkline import v1
 from trunkline_server.errors import TrunklineError
 from trunkline_server.providers.codec import CodecTarget
 from trunkline_server.providers.openai_chat import FLAGS, OpenAIChatCodec
+from trunkline_server.providers.openai_responses import OpenAIResponsesCodec
 
 CODEC = OpenAIChatCodec()
 USER = {"role": "ROLE_USER", "parts": [{"text": "hi"}]}
@@ -197,7 +198,7 @@ def test_assistant_without_output_is_still_a_message() -> None:
 
 
 def test_every_flag_is_documented() -> None:
-    documented = OpenAIChatCodec.__doc__ or ""
+    documented = (OpenAIChatCodec.__doc__ or "") + (OpenAIResponsesCodec.__doc__ or "")
     for flag, default in FLAGS.items():
         assert f"- `{flag}` (" in documented
         shown = f'"{default}"' if isinstance(default, str) else str(default)

@@ -94,6 +94,23 @@ def parsed(fields: bytes) -> v1.GenerateRequest:
     return v1.GenerateRequest.FromString(talk(user()).SerializeToString() + fields)
 
 
+SEARCH = v1.BuiltinTool(type="web_search")
+
+
+def builtin(**fields: str) -> v1.Tool:
+    tool = v1.Tool(builtin=SEARCH)
+    for name, value in fields.items():
+        setattr(tool.builtin, name, value)
+    return tool
+
+
+def item(**fields: str) -> v1.Part:
+    kept = v1.VendorItem(dialect="openai_responses", type="x", json="{}")
+    for name, value in fields.items():
+        setattr(kept, name, value)
+    return v1.Part(vendor_item=kept)
+
+
 WEATHER = v1.Tool(name="weather", parameters_json='{"type": "object"}')
 CLOCK = v1.Tool(name="clock")
 
@@ -123,6 +140,32 @@ GENERATE: dict[str, tuple[v1.GenerateRequest, list[str]]] = {
         ["messages[2].parts[1].tool_result"],
     ),
     "reasoning by user": (talk(user(reasoning())), ["messages[0].parts[0].reasoning"]),
+    "vendor's item by assistant": (talk(user(), assistant(item(), text(), item())), []),
+    "vendor's item by user": (talk(user(item())), ["messages[0].parts[0].vendor_item"]),
+    "vendor's item by tool": (
+        talk(user(), assistant(call()), tool(result(), item())),
+        ["messages[2].parts[1].vendor_item"],
+    ),
+    "vendor's item within a result": (
+        talk(user(), assistant(call()), tool(result("c1", item()))),
+        ["messages[2].parts[0].tool_result.parts[0].vendor_item"],
+    ),
+    "vendor's item of nobody": (
+        talk(user(), assistant(item(dialect="", type="", json="7"))),
+        [f"messages[1].parts[0].vendor_item.{name}" for name in ("dialect", "type", "json")],
+    ),
+    "sources and citations": (
+        talk(
+            user(),
+            v1.Message(
+                role=v1.ROLE_ASSISTANT,
+                parts=[text()],
+                sources=[v1.Source()],
+                citations=[v1.Citation(part_index=9, start=-1, source_indexes=[7])],
+            ),
+        ),
+        [],
+    ),
     "text by tool": (
         talk(user(), assistant(call()), tool(result(), text())),
         ["messages[2].parts[1].text"],
@@ -248,6 +291,23 @@ GENERATE: dict[str, tuple[v1.GenerateRequest, list[str]]] = {
     "tool name with a dot": (with_tools(v1.Tool(name="a.b")), ["tools[0].name"]),
     "tool name beyond ASCII": (with_tools(v1.Tool(name="é")), ["tools[0].name"]),
     "tool name with a line end": (with_tools(v1.Tool(name="a\n")), ["tools[0].name"]),
+    "vendor's tool": (with_tools(builtin(), builtin(), WEATHER), []),
+    "vendor's tool with options": (with_tools(builtin(options_json='{"a": 1}')), []),
+    "vendor's tool without type": (with_tools(builtin(type="")), ["tools[0].builtin.type"]),
+    "vendor's tool with wrong options": (
+        with_tools(builtin(options_json="[]")),
+        ["tools[0].builtin.options_json"],
+    ),
+    "vendor's tool with more beside it": (
+        with_tools(
+            v1.Tool(name="a", description="b", parameters_json="{}", strict=True, builtin=SEARCH)
+        ),
+        [f"tools[0].{name}" for name in ("name", "description", "parameters_json", "strict")],
+    ),
+    "required beside a vendor's tool": (
+        with_tools(builtin(), choice=choose(v1.TOOL_CHOICE_MODE_REQUIRED)),
+        [],
+    ),
     "tool twice": (with_tools(WEATHER, CLOCK, WEATHER), ["tools[2].name"]),
     "parameters not JSON": (
         with_tools(v1.Tool(name="a", parameters_json="{")),

@@ -376,7 +376,8 @@ class StreamDelta(_message.Message):
     @_builtins.property
     def part(self) -> _message_pb2.Part:
         """A whole part that comes in one piece: an image, audio, redacted reasoning or a vendor
-        item.
+        item; or what a part has besides the text that came before, such as the encrypted half of
+        reasoning. Its set fields are merged into the part.
         """
 
     @_builtins.property

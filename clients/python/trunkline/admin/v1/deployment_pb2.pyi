@@ -63,6 +63,7 @@ class Deployment(_message.Message):
     MAX_OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
     PRICE_FIELD_NUMBER: _builtins.int
     ENABLED_FIELD_NUMBER: _builtins.int
+    DIALECT_FIELD_NUMBER: _builtins.int
     HEADERS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Unique among deployments: letters, digits and any of . _ : @ + -; at most 128 characters,
@@ -97,6 +98,10 @@ class Deployment(_message.Message):
     """The most that the model writes, in tokens. Unset means as the catalogue says."""
     enabled: _builtins.bool
     """False keeps it out of every plan. Unset means true."""
+    dialect: _builtins.str
+    """The dialect that the model is spoken to in. Empty means the provider's, or the one that the
+    catalogue knows of the model.
+    """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was created. Ignored in requests; unset where the file owns the kind."""
@@ -143,11 +148,12 @@ class Deployment(_message.Message):
         max_output_tokens: _builtins.int | None = ...,
         price: _price_pb2.Price | None = ...,
         enabled: _builtins.bool | None = ...,
+        dialect: _builtins.str = ...,
         headers: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_context_tokens", b"_context_tokens", "_enabled", b"_enabled", "_max_output_tokens", b"_max_output_tokens", "_priority", b"_priority", "_quality", b"_quality", "_weight", b"_weight", "capabilities", b"capabilities", "context_tokens", b"context_tokens", "create_time", b"create_time", "enabled", b"enabled", "max_output_tokens", b"max_output_tokens", "price", b"price", "priority", b"priority", "quality", b"quality", "update_time", b"update_time", "weight", b"weight"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_context_tokens", b"_context_tokens", "_enabled", b"_enabled", "_max_output_tokens", b"_max_output_tokens", "_priority", b"_priority", "_quality", b"_quality", "_weight", b"_weight", "capabilities", b"capabilities", "context_tokens", b"context_tokens", "create_time", b"create_time", "enabled", b"enabled", "etag", b"etag", "headers", b"headers", "max_output_tokens", b"max_output_tokens", "model", b"model", "name", b"name", "price", b"price", "priority", b"priority", "provider", b"provider", "quality", b"quality", "region", b"region", "residency", b"residency", "revision", b"revision", "update_time", b"update_time", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_context_tokens", b"_context_tokens", "_enabled", b"_enabled", "_max_output_tokens", b"_max_output_tokens", "_priority", b"_priority", "_quality", b"_quality", "_weight", b"_weight", "capabilities", b"capabilities", "context_tokens", b"context_tokens", "create_time", b"create_time", "dialect", b"dialect", "enabled", b"enabled", "etag", b"etag", "headers", b"headers", "max_output_tokens", b"max_output_tokens", "model", b"model", "name", b"name", "price", b"price", "priority", b"priority", "provider", b"provider", "quality", b"quality", "region", b"region", "residency", b"residency", "revision", b"revision", "update_time", b"update_time", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__context_tokens: _TypeAlias = _typing.Literal["context_tokens"]  # noqa: Y015
     _WhichOneofArgType__context_tokens: _TypeAlias = _typing.Literal["_context_tokens", b"_context_tokens"]  # noqa: Y015
