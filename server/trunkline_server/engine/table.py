@@ -169,7 +169,7 @@ class Table:
         self.health = health
         self.flags_of = flags_of
         self._headers_of = headers_of
-        self._manner_of = manner_of or (lambda provider, *_: (endpoints[provider].codec, True))
+        self._manner_of = manner_of or (lambda provider, *_: (self.endpoints[provider].codec, True))
         self._bindings: dict[str, Binding] = {}
         self._permitted: dict[Caller, frozenset[str] | None] = {}
 
