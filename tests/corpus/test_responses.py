@@ -68,6 +68,11 @@ class Recording:
     headers: dict[str, str]
     body: bytes
 
+    @property
+    def kind(self) -> str:
+        """ "stream" or "whole"."""
+        return "stream" if self.stream else "whole"
+
 
 @cache
 def recordings() -> tuple[Recording, ...]:

@@ -15,7 +15,14 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
-from tests.corpus import test_anthropic, test_bedrock, test_cohere, test_gemini, test_openai
+from tests.corpus import (
+    test_anthropic,
+    test_bedrock,
+    test_cohere,
+    test_gemini,
+    test_openai,
+    test_responses,
+)
 from tests.perf import pii_figures
 from tests.support.corpus import corpus_dir, exchanges, read_jsonl
 from trunkline import v1
@@ -260,11 +267,17 @@ def test_corpus_figures() -> None:
         for row in rows_under(*header)
     }
     openai = [row for row in test_openai.recordings() if row.status == 200]
+    responses = [row for row in test_responses.recordings() if row.status == 200]
     anthropic = [row for row in test_anthropic.recordings() if row.status == 200]
     gemini = [row for row in test_gemini.recordings() if row.status == 200 and row.kind != "array"]
     bedrock = [row for row in test_bedrock.recordings() if row.status == 200 and row.kind]
     assert told == {
         "openai": figures(openai, test_openai.EXCEPTIONS, {"stream"}),
+        "openai_responses": figures(
+            responses,
+            {*test_responses.EXCEPTIONS, test_responses.CONTRADICTORY},
+            {"stream"},
+        ),
         "anthropic": figures(anthropic, test_anthropic.EXCEPTIONS, {"sse", "frames"}),
         "gemini": figures(gemini, test_gemini.EXCEPTIONS, {"sse"}),
         "bedrock": figures(bedrock, test_bedrock.EXCEPTIONS, {"frames"}),

@@ -160,7 +160,7 @@ def encode_audio(audio: v1.Audio, path: str, target: CodecTarget) -> Json:
     if audio_format is None:
         raise invalid(f"{path}.media_type", "this provider takes only audio/wav and audio/mpeg")
     if form == "audio_url":
-        url = _data_uri(media_type, audio.data, path)
+        url = data_uri(media_type, audio.data, path)
         return {"type": "audio_url", "audio_url": {"url": url}}
     data = b64encode(audio.data).decode()
     sound = data if form == "text" else {"data": data, "format": audio_format}
