@@ -41,7 +41,6 @@ PENDING: tuple[tuple[str, str, str], ...] = (
     (r".*", r"(/responses/|/responses$)", "the Responses API"),
     (r"fixtures azure", r".*", "the Responses API"),
     (r"fixtures amazon-bedrock", r"/src/__fixtures__/", _FRAMES),
-    (r"fixtures google-vertex", r"embedding", "Vertex AI's predict"),
     (r"fixtures .*", r"/image/|transcription|/reranking/", _ELSEWHERE),
     (r"voyage", r"/rerank$", _ELSEWHERE),
 )

@@ -58,8 +58,8 @@ NO_KEYS = dict.fromkeys(
 )
 BLOCK_SECONDS = 60.0
 ADMIN_KEY = "tk_the-administrator-of-the-readme"
-# How the block begins that is a file of its own.
-CLOUDS = "providers:\n  bedrock:"
+# How a block begins that is a file of its own; the first of those that are one has a comment.
+OF_ITS_OWN = "providers:\n"
 # A fixed time, so that a price that changes does not change a test.
 NOW = 1_790_000_000.0
 
@@ -223,7 +223,7 @@ def compiled(text: str, base: Path = EXAMPLE.parent) -> tuple[Settings, Compiled
 class TestConfigurations:
     def test_the_blocks_of_the_readme_are_one_working_file(self) -> None:
         files = [block.text for block in BLOCKS if block.language == "yaml"]
-        text = "".join(each for each in files if not each.startswith(CLOUDS))
+        text = "".join(each for each in files if not each.startswith(OF_ITS_OWN))
         settings, table = compiled(text)
         assert set(settings.providers) == {"openai", "anthropic-eu", "local"}
         assert [key.name for key in settings.keys] == ["team-search"]
@@ -231,8 +231,17 @@ class TestConfigurations:
         # Prices come from the table, or from the file.
         assert all(row.price is not None for row in table.snapshot.deployments)
 
+    def test_blocks_that_are_files_of_their_own_work(self) -> None:
+        files = [block.text for block in BLOCKS if block.text.startswith(OF_ITS_OWN)]
+        assert len(files) > 1
+        for text in files:
+            settings, _ = compiled(text)
+            assert settings.providers
+
     def test_the_block_on_clouds_is_a_working_file(self) -> None:
-        (text,) = [block.text for block in BLOCKS if block.text.startswith(CLOUDS)]
+        (text,) = [
+            block.text for block in BLOCKS if block.text.startswith("providers:\n  bedrock:")
+        ]
         settings, table = compiled(text)
         kinds = {row.kind or name for name, row in settings.providers.items()}
         assert kinds == {"azure", "bedrock", "vertex", "vertex-anthropic"}
