@@ -48,7 +48,7 @@ MESSAGES = st.lists(st.dictionaries(NAMES, VALUES, max_size=4), max_size=3)
 
 
 @pytest.mark.parametrize("read", [read_chat, read_embeddings])
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(body=st.dictionaries(NAMES, VALUES, max_size=5), messages=MESSAGES)
 def test_whatever_comes_is_read_or_refused(read: Any, body: Any, messages: Any) -> None:
     raw = orjson.dumps({"model": "m", "messages": messages, "input": "a", **body})
