@@ -24,6 +24,7 @@ class Client:
     build: tuple[tuple[str, ...], ...]
     test: tuple[tuple[str, ...], ...]
     drive: tuple[str, ...]
+    example: tuple[str, ...]
 
     def missing(self) -> list[str]:
         """The programs that are not on PATH."""
@@ -55,7 +56,7 @@ def clients(names: Sequence[str] = ()) -> list[Client]:
 
 
 def _client(name: str, row: dict[str, object]) -> Client:
-    unknown = set(row) - {"folder", "needs", "build", "test", "drive"}
+    unknown = set(row) - {"folder", "needs", "build", "test", "drive", "example"}
     assert not unknown, f"{_LIST.name}: {name}: {unknown}"
     return Client(
         name=name,
@@ -64,6 +65,7 @@ def _client(name: str, row: dict[str, object]) -> Client:
         build=tuple(tuple(_words(command)) for command in _list(row.get("build", []))),
         test=tuple(tuple(_words(command)) for command in _list(row.get("test", []))),
         drive=tuple(_words(row["drive"])),
+        example=tuple(_words(row.get("example", []))),
     )
 
 

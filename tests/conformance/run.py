@@ -1,5 +1,6 @@
 """Plays cases against clients, one after the other, in one world."""
 
+import asyncio
 import os
 import shutil
 import subprocess
@@ -13,8 +14,12 @@ import yaml
 
 from tests.conformance.clients import Client
 from tests.conformance.driver import Driver, DriverError
-from tests.conformance.play import Case, CaseError, Play
+from tests.conformance.play import API_KEY, Case, CaseError, Play
 from tests.conformance.world import World
+from tests.support.mortal import mortal
+
+# The row of the table that is no case of the list.
+EXAMPLE = "example"
 
 _LIST = Path(__file__).with_name("cases.yaml")
 
@@ -43,7 +48,30 @@ async def play_all(
     async with World() as world:
         for client in clients:
             outcomes[client.name] = await _play_client(world, client, listed)
+            if client.example:
+                outcomes[client.name][EXAMPLE] = await _run_example(world, client)
     return outcomes
+
+
+async def _run_example(world: World, client: Client) -> Outcome:
+    """Holds a conversation of two turns with a client's example program."""
+    environment = {"TRUNKLINE_TARGET": world.routers["main"].address, "TRUNKLINE_API_KEY": API_KEY}
+    process = await asyncio.create_subprocess_exec(
+        *mortal([*client.example, "large"]),
+        cwd=client.folder,
+        env={**os.environ, **environment},
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, error = await process.communicate(b"red or blue?\nand green?\n")
+    told = out.decode(errors="replace")
+    # The second answer has read the question, the answer and the question.
+    wanted = ("Read 1 messages, the last user text being: red or blue?", "Read 3 messages")
+    right = process.returncode == 0 and all(text in told for text in wanted)
+    state = "ok" if right else "failed"
+    print(f"{client.name}: {EXAMPLE}: {state}", flush=True)
+    return Outcome(state, "" if right else f"{told}\n{error.decode(errors='replace')}")
 
 
 async def _play_client(world: World, client: Client, listed: Sequence[Case]) -> dict[str, Outcome]:

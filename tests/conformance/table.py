@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from tests.conformance.play import Case
-from tests.conformance.run import Outcome
+from tests.conformance.run import EXAMPLE, Outcome
 
 Outcomes = Mapping[str, Mapping[str, Outcome]]
 
@@ -15,8 +15,12 @@ def table(listed: Sequence[Case], outcomes: Outcomes, missing: Sequence[str]) ->
     for case in listed:
         name = str(case["name"])
         rows.append([name, *(_word(outcomes, client, name) for client in names)])
+    if any(EXAMPLE in outcomes[client] for client in outcomes):
+        rows.append([EXAMPLE, *(_word(outcomes, client, EXAMPLE) for client in names)])
     passed = [
-        sum(each.state == "ok" for each in outcomes[client].values()) if client in outcomes else 0
+        sum(outcomes[client][case["name"]].state == "ok" for case in listed)
+        if client in outcomes
+        else 0
         for client in names
     ]
     rows.append([f"passed of {len(listed)}", *map(str, passed)])
@@ -39,4 +43,6 @@ def failures(outcomes: Outcomes) -> list[str]:
 
 
 def _word(outcomes: Outcomes, client: str, case: str) -> str:
-    return outcomes[client][case].state if client in outcomes else "no tools"
+    if client not in outcomes:
+        return "no tools"
+    return outcomes[client][case].state if case in outcomes[client] else "-"

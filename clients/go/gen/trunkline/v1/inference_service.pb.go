@@ -772,7 +772,8 @@ type StreamDelta_Signature struct {
 
 type StreamDelta_Part struct {
 	// A whole part that comes in one piece: an image, audio, redacted reasoning or a vendor
-	// item.
+	// item; or what a part has besides the text that came before, such as the encrypted half of
+	// reasoning. Its set fields are merged into the part.
 	Part *Part `protobuf:"bytes,6,opt,name=part,proto3,oneof"`
 }
 

@@ -279,7 +279,11 @@ type ProviderSchema struct {
 	Flags *structpb.Struct `protobuf:"bytes,3,opt,name=flags,proto3" json:"flags,omitempty"`
 	// What becomes of each field of GenerateRequest and EmbedRequest, in the order of the
 	// contract. Empty where documents were not asked for.
-	Fields        []*FieldMapping `protobuf:"bytes,4,rep,name=fields,proto3" json:"fields,omitempty"`
+	Fields []*FieldMapping `protobuf:"bytes,4,rep,name=fields,proto3" json:"fields,omitempty"`
+	// The vendor's model that the fields were looked at with: the one asked for, else that of one of
+	// the provider's deployments. Empty when it has none; a dialect that must know the model then
+	// refuses every field.
+	ProviderModel string `protobuf:"bytes,5,opt,name=provider_model,json=providerModel,proto3" json:"provider_model,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -340,6 +344,13 @@ func (x *ProviderSchema) GetFields() []*FieldMapping {
 		return x.Fields
 	}
 	return nil
+}
+
+func (x *ProviderSchema) GetProviderModel() string {
+	if x != nil {
+		return x.ProviderModel
+	}
+	return ""
 }
 
 // FieldMapping is what becomes of one field of a request at a provider.
@@ -500,12 +511,13 @@ const file_trunkline_v1_schema_proto_rawDesc = "" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x12\x18\n" +
 	"\amethods\x18\x03 \x03(\tR\amethods\x128\n" +
 	"\vjson_schema\x18\x04 \x01(\v2\x17.google.protobuf.StructR\n" +
-	"jsonSchema\"\xa9\x01\n" +
+	"jsonSchema\"\xd0\x01\n" +
 	"\x0eProviderSchema\x12\x1a\n" +
 	"\bprovider\x18\x01 \x01(\tR\bprovider\x12\x18\n" +
 	"\adialect\x18\x02 \x01(\tR\adialect\x12-\n" +
 	"\x05flags\x18\x03 \x01(\v2\x17.google.protobuf.StructR\x05flags\x122\n" +
-	"\x06fields\x18\x04 \x03(\v2\x1a.trunkline.v1.FieldMappingR\x06fields\"\xb1\x01\n" +
+	"\x06fields\x18\x04 \x03(\v2\x1a.trunkline.v1.FieldMappingR\x06fields\x12%\n" +
+	"\x0eprovider_model\x18\x05 \x01(\tR\rproviderModel\"\xb1\x01\n" +
 	"\fFieldMapping\x12\x18\n" +
 	"\amessage\x18\x01 \x01(\tR\amessage\x12\x14\n" +
 	"\x05field\x18\x02 \x01(\tR\x05field\x124\n" +

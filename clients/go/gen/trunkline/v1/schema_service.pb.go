@@ -291,8 +291,8 @@ type GetProviderSchemaRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its configured name. Required.
 	Provider string `protobuf:"bytes,1,opt,name=provider,proto3" json:"provider,omitempty"`
-	// The vendor's model that the mapping is asked for, where flags differ by model. Empty means
-	// any.
+	// The vendor's model that the mapping is asked for, where flags or bodies differ by model. Empty
+	// means that of one of the provider's deployments.
 	ProviderModel string `protobuf:"bytes,2,opt,name=provider_model,json=providerModel,proto3" json:"provider_model,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

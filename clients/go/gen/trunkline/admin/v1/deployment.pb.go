@@ -63,7 +63,13 @@ type Deployment struct {
 	// Replaces the price table's price. Unset means the table's.
 	Price *Price `protobuf:"bytes,20,opt,name=price,proto3" json:"price,omitempty"`
 	// False keeps it out of every plan. Unset means true.
-	Enabled       *bool `protobuf:"varint,21,opt,name=enabled,proto3,oneof" json:"enabled,omitempty"`
+	Enabled *bool `protobuf:"varint,21,opt,name=enabled,proto3,oneof" json:"enabled,omitempty"`
+	// The dialect that the model is spoken to in. Empty means the provider's, or the one that the
+	// catalogue knows of the model.
+	Dialect string `protobuf:"bytes,22,opt,name=dialect,proto3" json:"dialect,omitempty"`
+	// Further headers of its requests, beside the provider's and in their place where both have
+	// one: behind a gateway, what leads to the vendor. None may be a secret. Empty means none.
+	Headers       map[string]string `protobuf:"bytes,30,rep,name=headers,proto3" json:"headers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -217,6 +223,20 @@ func (x *Deployment) GetEnabled() bool {
 	return false
 }
 
+func (x *Deployment) GetDialect() string {
+	if x != nil {
+		return x.Dialect
+	}
+	return ""
+}
+
+func (x *Deployment) GetHeaders() map[string]string {
+	if x != nil {
+		return x.Headers
+	}
+	return nil
+}
+
 // Capabilities are what a deployment can do, as a list or as a difference to the catalogue's.
 type Capabilities struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -286,7 +306,7 @@ var File_trunkline_admin_v1_deployment_proto protoreflect.FileDescriptor
 
 const file_trunkline_admin_v1_deployment_proto_rawDesc = "" +
 	"\n" +
-	"#trunkline/admin/v1/deployment.proto\x12\x12trunkline.admin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1etrunkline/admin/v1/price.proto\"\xdb\x05\n" +
+	"#trunkline/admin/v1/deployment.proto\x12\x12trunkline.admin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1etrunkline/admin/v1/price.proto\"\xf8\x06\n" +
 	"\n" +
 	"Deployment\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
@@ -308,7 +328,12 @@ const file_trunkline_admin_v1_deployment_proto_rawDesc = "" +
 	"\x0econtext_tokens\x18\x12 \x01(\x05H\x03R\rcontextTokens\x88\x01\x01\x12/\n" +
 	"\x11max_output_tokens\x18\x13 \x01(\x05H\x04R\x0fmaxOutputTokens\x88\x01\x01\x12/\n" +
 	"\x05price\x18\x14 \x01(\v2\x19.trunkline.admin.v1.PriceR\x05price\x12\x1d\n" +
-	"\aenabled\x18\x15 \x01(\bH\x05R\aenabled\x88\x01\x01B\v\n" +
+	"\aenabled\x18\x15 \x01(\bH\x05R\aenabled\x88\x01\x01\x12\x18\n" +
+	"\adialect\x18\x16 \x01(\tR\adialect\x12E\n" +
+	"\aheaders\x18\x1e \x03(\v2+.trunkline.admin.v1.Deployment.HeadersEntryR\aheaders\x1a:\n" +
+	"\fHeadersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\v\n" +
 	"\t_priorityB\t\n" +
 	"\a_weightB\n" +
 	"\n" +
@@ -335,23 +360,25 @@ func file_trunkline_admin_v1_deployment_proto_rawDescGZIP() []byte {
 	return file_trunkline_admin_v1_deployment_proto_rawDescData
 }
 
-var file_trunkline_admin_v1_deployment_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_trunkline_admin_v1_deployment_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
 var file_trunkline_admin_v1_deployment_proto_goTypes = []any{
 	(*Deployment)(nil),            // 0: trunkline.admin.v1.Deployment
 	(*Capabilities)(nil),          // 1: trunkline.admin.v1.Capabilities
-	(*timestamppb.Timestamp)(nil), // 2: google.protobuf.Timestamp
-	(*Price)(nil),                 // 3: trunkline.admin.v1.Price
+	nil,                           // 2: trunkline.admin.v1.Deployment.HeadersEntry
+	(*timestamppb.Timestamp)(nil), // 3: google.protobuf.Timestamp
+	(*Price)(nil),                 // 4: trunkline.admin.v1.Price
 }
 var file_trunkline_admin_v1_deployment_proto_depIdxs = []int32{
-	2, // 0: trunkline.admin.v1.Deployment.create_time:type_name -> google.protobuf.Timestamp
-	2, // 1: trunkline.admin.v1.Deployment.update_time:type_name -> google.protobuf.Timestamp
+	3, // 0: trunkline.admin.v1.Deployment.create_time:type_name -> google.protobuf.Timestamp
+	3, // 1: trunkline.admin.v1.Deployment.update_time:type_name -> google.protobuf.Timestamp
 	1, // 2: trunkline.admin.v1.Deployment.capabilities:type_name -> trunkline.admin.v1.Capabilities
-	3, // 3: trunkline.admin.v1.Deployment.price:type_name -> trunkline.admin.v1.Price
-	4, // [4:4] is the sub-list for method output_type
-	4, // [4:4] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	4, // 3: trunkline.admin.v1.Deployment.price:type_name -> trunkline.admin.v1.Price
+	2, // 4: trunkline.admin.v1.Deployment.headers:type_name -> trunkline.admin.v1.Deployment.HeadersEntry
+	5, // [5:5] is the sub-list for method output_type
+	5, // [5:5] is the sub-list for method input_type
+	5, // [5:5] is the sub-list for extension type_name
+	5, // [5:5] is the sub-list for extension extendee
+	0, // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_trunkline_admin_v1_deployment_proto_init() }
@@ -367,7 +394,7 @@ func file_trunkline_admin_v1_deployment_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_trunkline_admin_v1_deployment_proto_rawDesc), len(file_trunkline_admin_v1_deployment_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   2,
+			NumMessages:   3,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -52,7 +52,7 @@ type Provider struct {
 	// Where its API key is to be found, such as env:NAME or file:PATH; never the key itself.
 	// Empty means the variable that the kind's row names, if base_url is the row's.
 	ApiKey string `protobuf:"bytes,13,opt,name=api_key,json=apiKey,proto3" json:"api_key,omitempty"`
-	// Where the API key stands in a request. Unset means as the dialect has it.
+	// How requests are authenticated. Unset means as the kind's row has it.
 	Auth *ProviderAuth `protobuf:"bytes,14,opt,name=auth,proto3" json:"auth,omitempty"`
 	// Further headers of every request, by name. A value that is a secret is a reference, as in
 	// api_key. Empty means none.
@@ -71,7 +71,14 @@ type Provider struct {
 	// How long the answer's headers may take from the request; 1 ms to 24 h. Unset means 600 s.
 	HeaderTimeout *durationpb.Duration `protobuf:"bytes,21,opt,name=header_timeout,json=headerTimeout,proto3" json:"header_timeout,omitempty"`
 	// An active health check. Unset means none.
-	Probe         *ProviderProbe `protobuf:"bytes,22,opt,name=probe,proto3" json:"probe,omitempty"`
+	Probe *ProviderProbe `protobuf:"bytes,22,opt,name=probe,proto3" json:"probe,omitempty"`
+	// Hosts beside base_url's that its answers may name addresses at, such as "*.example.com" for
+	// all below example.com. They are asked over TLS and without credentials. Empty means as its
+	// kind says.
+	Follow []string `protobuf:"bytes,30,rep,name=follow,proto3" json:"follow,omitempty"`
+	// The headers by which a gateway before the vendor is told of calls, and tells of them. Unset
+	// means as its kind says.
+	Gateway       *ProviderGateway `protobuf:"bytes,31,opt,name=gateway,proto3" json:"gateway,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -232,20 +239,109 @@ func (x *Provider) GetProbe() *ProviderProbe {
 	return nil
 }
 
-// ProviderAuth is where the API key stands in a request.
+func (x *Provider) GetFollow() []string {
+	if x != nil {
+		return x.Follow
+	}
+	return nil
+}
+
+func (x *Provider) GetGateway() *ProviderGateway {
+	if x != nil {
+		return x.Gateway
+	}
+	return nil
+}
+
+// ProviderGateway names the headers of a gateway, such as Portkey, that stands before vendors.
+type ProviderGateway struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The request header that takes the call's id. Empty means that none is sent.
+	RequestId string `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// The answer's header that tells the gateway's own trace id. Empty means that none does.
+	TraceId string `protobuf:"bytes,2,opt,name=trace_id,json=traceId,proto3" json:"trace_id,omitempty"`
+	// The answer's header that tells what the gateway's cache did. Empty means that none does.
+	CacheStatus   string `protobuf:"bytes,3,opt,name=cache_status,json=cacheStatus,proto3" json:"cache_status,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProviderGateway) Reset() {
+	*x = ProviderGateway{}
+	mi := &file_trunkline_admin_v1_provider_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProviderGateway) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProviderGateway) ProtoMessage() {}
+
+func (x *ProviderGateway) ProtoReflect() protoreflect.Message {
+	mi := &file_trunkline_admin_v1_provider_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProviderGateway.ProtoReflect.Descriptor instead.
+func (*ProviderGateway) Descriptor() ([]byte, []int) {
+	return file_trunkline_admin_v1_provider_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ProviderGateway) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *ProviderGateway) GetTraceId() string {
+	if x != nil {
+		return x.TraceId
+	}
+	return ""
+}
+
+func (x *ProviderGateway) GetCacheStatus() string {
+	if x != nil {
+		return x.CacheStatus
+	}
+	return ""
+}
+
+// ProviderAuth is how requests are authenticated: by an API key in a header, or by an identity
+// that a cloud knows. Exactly one of header, aws, entra and google is set. What stands here may
+// refer to secrets and, as "identity:aws" and the like, to the router's own identity, where the
+// router's configuration permits it.
 type ProviderAuth struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The header's name, such as authorization or x-api-key. Required.
+	// The name of the API key's header, such as authorization or x-api-key. Empty means that it is
+	// none.
 	Header string `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
 	// What stands before the key, such as "Bearer " with its space. Empty means nothing.
-	Prefix        string `protobuf:"bytes,2,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	Prefix string `protobuf:"bytes,2,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	// Requests are signed for AWS. Unset means that they are not. A signature covers the whole
+	// request, so that no header can stand for it.
+	Aws *AwsAuth `protobuf:"bytes,3,opt,name=aws,proto3" json:"aws,omitempty"`
+	// Requests carry tokens of Microsoft Entra ID. Unset means that they do not.
+	Entra *EntraAuth `protobuf:"bytes,4,opt,name=entra,proto3" json:"entra,omitempty"`
+	// Requests carry tokens of Google Cloud. Unset means that they do not.
+	Google        *GoogleAuth `protobuf:"bytes,5,opt,name=google,proto3" json:"google,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ProviderAuth) Reset() {
 	*x = ProviderAuth{}
-	mi := &file_trunkline_admin_v1_provider_proto_msgTypes[1]
+	mi := &file_trunkline_admin_v1_provider_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -257,7 +353,7 @@ func (x *ProviderAuth) String() string {
 func (*ProviderAuth) ProtoMessage() {}
 
 func (x *ProviderAuth) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_admin_v1_provider_proto_msgTypes[1]
+	mi := &file_trunkline_admin_v1_provider_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -270,7 +366,7 @@ func (x *ProviderAuth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProviderAuth.ProtoReflect.Descriptor instead.
 func (*ProviderAuth) Descriptor() ([]byte, []int) {
-	return file_trunkline_admin_v1_provider_proto_rawDescGZIP(), []int{1}
+	return file_trunkline_admin_v1_provider_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *ProviderAuth) GetHeader() string {
@@ -285,6 +381,341 @@ func (x *ProviderAuth) GetPrefix() string {
 		return x.Prefix
 	}
 	return ""
+}
+
+func (x *ProviderAuth) GetAws() *AwsAuth {
+	if x != nil {
+		return x.Aws
+	}
+	return nil
+}
+
+func (x *ProviderAuth) GetEntra() *EntraAuth {
+	if x != nil {
+		return x.Entra
+	}
+	return nil
+}
+
+func (x *ProviderAuth) GetGoogle() *GoogleAuth {
+	if x != nil {
+		return x.Google
+	}
+	return nil
+}
+
+// AwsAuth is an identity of AWS. Without keys and profile it is the router's own, as its
+// environment, its web identity, its container or its instance has it.
+type AwsAuth struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name under which the service is signed for. Empty means bedrock.
+	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// Empty means the provider's region.
+	Region string `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
+	// References to an access key, such as env:NAME; never the keys themselves. Empty means none.
+	AccessKeyId string `protobuf:"bytes,3,opt,name=access_key_id,json=accessKeyId,proto3" json:"access_key_id,omitempty"`
+	// Required with access_key_id.
+	SecretAccessKey string `protobuf:"bytes,4,opt,name=secret_access_key,json=secretAccessKey,proto3" json:"secret_access_key,omitempty"`
+	// A reference to the session token of temporary keys. Empty means that they are none.
+	SessionToken string `protobuf:"bytes,5,opt,name=session_token,json=sessionToken,proto3" json:"session_token,omitempty"`
+	// A profile of the router's AWS configuration. Empty means none.
+	Profile string `protobuf:"bytes,6,opt,name=profile,proto3" json:"profile,omitempty"`
+	// The role that is assumed, by its ARN; another account's too. Empty means none.
+	RoleArn string `protobuf:"bytes,7,opt,name=role_arn,json=roleArn,proto3" json:"role_arn,omitempty"`
+	// What the role's account asks for besides. Empty means nothing.
+	ExternalId string `protobuf:"bytes,8,opt,name=external_id,json=externalId,proto3" json:"external_id,omitempty"`
+	// How the session is called in AWS's logs. Empty means trunkline.
+	SessionName string `protobuf:"bytes,9,opt,name=session_name,json=sessionName,proto3" json:"session_name,omitempty"`
+	// For how long a role is assumed; 15 minutes to 12 hours. Unset means an hour.
+	Duration *durationpb.Duration `protobuf:"bytes,10,opt,name=duration,proto3" json:"duration,omitempty"`
+	// A file of the router's machine with a web identity's token, by which role_arn is assumed.
+	// Empty means none.
+	WebIdentityTokenFile string `protobuf:"bytes,11,opt,name=web_identity_token_file,json=webIdentityTokenFile,proto3" json:"web_identity_token_file,omitempty"`
+	// Where roles are assumed. Empty means STS in the region.
+	StsUrl        string `protobuf:"bytes,12,opt,name=sts_url,json=stsUrl,proto3" json:"sts_url,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AwsAuth) Reset() {
+	*x = AwsAuth{}
+	mi := &file_trunkline_admin_v1_provider_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AwsAuth) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AwsAuth) ProtoMessage() {}
+
+func (x *AwsAuth) ProtoReflect() protoreflect.Message {
+	mi := &file_trunkline_admin_v1_provider_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AwsAuth.ProtoReflect.Descriptor instead.
+func (*AwsAuth) Descriptor() ([]byte, []int) {
+	return file_trunkline_admin_v1_provider_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *AwsAuth) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *AwsAuth) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *AwsAuth) GetAccessKeyId() string {
+	if x != nil {
+		return x.AccessKeyId
+	}
+	return ""
+}
+
+func (x *AwsAuth) GetSecretAccessKey() string {
+	if x != nil {
+		return x.SecretAccessKey
+	}
+	return ""
+}
+
+func (x *AwsAuth) GetSessionToken() string {
+	if x != nil {
+		return x.SessionToken
+	}
+	return ""
+}
+
+func (x *AwsAuth) GetProfile() string {
+	if x != nil {
+		return x.Profile
+	}
+	return ""
+}
+
+func (x *AwsAuth) GetRoleArn() string {
+	if x != nil {
+		return x.RoleArn
+	}
+	return ""
+}
+
+func (x *AwsAuth) GetExternalId() string {
+	if x != nil {
+		return x.ExternalId
+	}
+	return ""
+}
+
+func (x *AwsAuth) GetSessionName() string {
+	if x != nil {
+		return x.SessionName
+	}
+	return ""
+}
+
+func (x *AwsAuth) GetDuration() *durationpb.Duration {
+	if x != nil {
+		return x.Duration
+	}
+	return nil
+}
+
+func (x *AwsAuth) GetWebIdentityTokenFile() string {
+	if x != nil {
+		return x.WebIdentityTokenFile
+	}
+	return ""
+}
+
+func (x *AwsAuth) GetStsUrl() string {
+	if x != nil {
+		return x.StsUrl
+	}
+	return ""
+}
+
+// EntraAuth is an identity of Microsoft Entra ID. Without secret, certificate and token file it
+// is the managed identity of the router's machine.
+type EntraAuth struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The directory, and the application in it. Required with a secret, certificate or token file.
+	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// Without those it chooses among several managed identities; empty means the only one.
+	ClientId string `protobuf:"bytes,2,opt,name=client_id,json=clientId,proto3" json:"client_id,omitempty"`
+	// A reference to a client secret. Empty means none.
+	ClientSecret string `protobuf:"bytes,3,opt,name=client_secret,json=clientSecret,proto3" json:"client_secret,omitempty"`
+	// A reference to a certificate and its private key as PEM. Empty means none.
+	ClientCertificate string `protobuf:"bytes,4,opt,name=client_certificate,json=clientCertificate,proto3" json:"client_certificate,omitempty"`
+	// A file of the router's machine with a workload identity's token. Empty means none.
+	FederatedTokenFile string `protobuf:"bytes,5,opt,name=federated_token_file,json=federatedTokenFile,proto3" json:"federated_token_file,omitempty"`
+	// What the tokens are for. Empty means https://cognitiveservices.azure.com/.default.
+	Scope string `protobuf:"bytes,6,opt,name=scope,proto3" json:"scope,omitempty"`
+	// Who gives them. Empty means the public cloud's.
+	Authority     string `protobuf:"bytes,7,opt,name=authority,proto3" json:"authority,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EntraAuth) Reset() {
+	*x = EntraAuth{}
+	mi := &file_trunkline_admin_v1_provider_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EntraAuth) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EntraAuth) ProtoMessage() {}
+
+func (x *EntraAuth) ProtoReflect() protoreflect.Message {
+	mi := &file_trunkline_admin_v1_provider_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EntraAuth.ProtoReflect.Descriptor instead.
+func (*EntraAuth) Descriptor() ([]byte, []int) {
+	return file_trunkline_admin_v1_provider_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *EntraAuth) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+func (x *EntraAuth) GetClientId() string {
+	if x != nil {
+		return x.ClientId
+	}
+	return ""
+}
+
+func (x *EntraAuth) GetClientSecret() string {
+	if x != nil {
+		return x.ClientSecret
+	}
+	return ""
+}
+
+func (x *EntraAuth) GetClientCertificate() string {
+	if x != nil {
+		return x.ClientCertificate
+	}
+	return ""
+}
+
+func (x *EntraAuth) GetFederatedTokenFile() string {
+	if x != nil {
+		return x.FederatedTokenFile
+	}
+	return ""
+}
+
+func (x *EntraAuth) GetScope() string {
+	if x != nil {
+		return x.Scope
+	}
+	return ""
+}
+
+func (x *EntraAuth) GetAuthority() string {
+	if x != nil {
+		return x.Authority
+	}
+	return ""
+}
+
+// GoogleAuth is an identity of Google Cloud. Without credentials it is the router's own: its
+// application default credentials.
+type GoogleAuth struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A reference to JSON: a service account's key, or a configuration of workload identity
+	// federation. Empty means none.
+	Credentials string `protobuf:"bytes,1,opt,name=credentials,proto3" json:"credentials,omitempty"`
+	// The service account that is impersonated. Empty means none.
+	Impersonate string `protobuf:"bytes,2,opt,name=impersonate,proto3" json:"impersonate,omitempty"`
+	// Empty means https://www.googleapis.com/auth/cloud-platform.
+	Scopes        []string `protobuf:"bytes,3,rep,name=scopes,proto3" json:"scopes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GoogleAuth) Reset() {
+	*x = GoogleAuth{}
+	mi := &file_trunkline_admin_v1_provider_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GoogleAuth) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GoogleAuth) ProtoMessage() {}
+
+func (x *GoogleAuth) ProtoReflect() protoreflect.Message {
+	mi := &file_trunkline_admin_v1_provider_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GoogleAuth.ProtoReflect.Descriptor instead.
+func (*GoogleAuth) Descriptor() ([]byte, []int) {
+	return file_trunkline_admin_v1_provider_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *GoogleAuth) GetCredentials() string {
+	if x != nil {
+		return x.Credentials
+	}
+	return ""
+}
+
+func (x *GoogleAuth) GetImpersonate() string {
+	if x != nil {
+		return x.Impersonate
+	}
+	return ""
+}
+
+func (x *GoogleAuth) GetScopes() []string {
+	if x != nil {
+		return x.Scopes
+	}
+	return nil
 }
 
 // ProviderProbe is an active health check.
@@ -304,7 +735,7 @@ type ProviderProbe struct {
 
 func (x *ProviderProbe) Reset() {
 	*x = ProviderProbe{}
-	mi := &file_trunkline_admin_v1_provider_proto_msgTypes[2]
+	mi := &file_trunkline_admin_v1_provider_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -316,7 +747,7 @@ func (x *ProviderProbe) String() string {
 func (*ProviderProbe) ProtoMessage() {}
 
 func (x *ProviderProbe) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_admin_v1_provider_proto_msgTypes[2]
+	mi := &file_trunkline_admin_v1_provider_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -329,7 +760,7 @@ func (x *ProviderProbe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProviderProbe.ProtoReflect.Descriptor instead.
 func (*ProviderProbe) Descriptor() ([]byte, []int) {
-	return file_trunkline_admin_v1_provider_proto_rawDescGZIP(), []int{2}
+	return file_trunkline_admin_v1_provider_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ProviderProbe) GetPath() string {
@@ -370,7 +801,7 @@ type Drain struct {
 
 func (x *Drain) Reset() {
 	*x = Drain{}
-	mi := &file_trunkline_admin_v1_provider_proto_msgTypes[3]
+	mi := &file_trunkline_admin_v1_provider_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -382,7 +813,7 @@ func (x *Drain) String() string {
 func (*Drain) ProtoMessage() {}
 
 func (x *Drain) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_admin_v1_provider_proto_msgTypes[3]
+	mi := &file_trunkline_admin_v1_provider_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -395,7 +826,7 @@ func (x *Drain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drain.ProtoReflect.Descriptor instead.
 func (*Drain) Descriptor() ([]byte, []int) {
-	return file_trunkline_admin_v1_provider_proto_rawDescGZIP(), []int{3}
+	return file_trunkline_admin_v1_provider_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Drain) GetReason() string {
@@ -423,7 +854,7 @@ var File_trunkline_admin_v1_provider_proto protoreflect.FileDescriptor
 
 const file_trunkline_admin_v1_provider_proto_rawDesc = "" +
 	"\n" +
-	"!trunkline/admin/v1/provider.proto\x12\x12trunkline.admin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8e\a\n" +
+	"!trunkline/admin/v1/provider.proto\x12\x12trunkline.admin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe5\a\n" +
 	"\bProvider\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\x12\x1a\n" +
@@ -445,17 +876,55 @@ const file_trunkline_admin_v1_provider_proto_rawDesc = "" +
 	"\x0eprice_provider\x18\x13 \x01(\tR\rpriceProvider\x12B\n" +
 	"\x0fconnect_timeout\x18\x14 \x01(\v2\x19.google.protobuf.DurationR\x0econnectTimeout\x12@\n" +
 	"\x0eheader_timeout\x18\x15 \x01(\v2\x19.google.protobuf.DurationR\rheaderTimeout\x127\n" +
-	"\x05probe\x18\x16 \x01(\v2!.trunkline.admin.v1.ProviderProbeR\x05probe\x1a:\n" +
+	"\x05probe\x18\x16 \x01(\v2!.trunkline.admin.v1.ProviderProbeR\x05probe\x12\x16\n" +
+	"\x06follow\x18\x1e \x03(\tR\x06follow\x12=\n" +
+	"\agateway\x18\x1f \x01(\v2#.trunkline.admin.v1.ProviderGatewayR\agateway\x1a:\n" +
 	"\fHeadersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1aP\n" +
 	"\n" +
 	"FlagsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12,\n" +
-	"\x05value\x18\x02 \x01(\v2\x16.google.protobuf.ValueR\x05value:\x028\x01\">\n" +
+	"\x05value\x18\x02 \x01(\v2\x16.google.protobuf.ValueR\x05value:\x028\x01\"n\n" +
+	"\x0fProviderGateway\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tR\trequestId\x12\x19\n" +
+	"\btrace_id\x18\x02 \x01(\tR\atraceId\x12!\n" +
+	"\fcache_status\x18\x03 \x01(\tR\vcacheStatus\"\xda\x01\n" +
 	"\fProviderAuth\x12\x16\n" +
 	"\x06header\x18\x01 \x01(\tR\x06header\x12\x16\n" +
-	"\x06prefix\x18\x02 \x01(\tR\x06prefix\"p\n" +
+	"\x06prefix\x18\x02 \x01(\tR\x06prefix\x12-\n" +
+	"\x03aws\x18\x03 \x01(\v2\x1b.trunkline.admin.v1.AwsAuthR\x03aws\x123\n" +
+	"\x05entra\x18\x04 \x01(\v2\x1d.trunkline.admin.v1.EntraAuthR\x05entra\x126\n" +
+	"\x06google\x18\x05 \x01(\v2\x1e.trunkline.admin.v1.GoogleAuthR\x06google\"\xb0\x03\n" +
+	"\aAwsAuth\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x16\n" +
+	"\x06region\x18\x02 \x01(\tR\x06region\x12\"\n" +
+	"\raccess_key_id\x18\x03 \x01(\tR\vaccessKeyId\x12*\n" +
+	"\x11secret_access_key\x18\x04 \x01(\tR\x0fsecretAccessKey\x12#\n" +
+	"\rsession_token\x18\x05 \x01(\tR\fsessionToken\x12\x18\n" +
+	"\aprofile\x18\x06 \x01(\tR\aprofile\x12\x19\n" +
+	"\brole_arn\x18\a \x01(\tR\aroleArn\x12\x1f\n" +
+	"\vexternal_id\x18\b \x01(\tR\n" +
+	"externalId\x12!\n" +
+	"\fsession_name\x18\t \x01(\tR\vsessionName\x125\n" +
+	"\bduration\x18\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\bduration\x125\n" +
+	"\x17web_identity_token_file\x18\v \x01(\tR\x14webIdentityTokenFile\x12\x17\n" +
+	"\asts_url\x18\f \x01(\tR\x06stsUrl\"\xff\x01\n" +
+	"\tEntraAuth\x12\x1b\n" +
+	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x1b\n" +
+	"\tclient_id\x18\x02 \x01(\tR\bclientId\x12#\n" +
+	"\rclient_secret\x18\x03 \x01(\tR\fclientSecret\x12-\n" +
+	"\x12client_certificate\x18\x04 \x01(\tR\x11clientCertificate\x120\n" +
+	"\x14federated_token_file\x18\x05 \x01(\tR\x12federatedTokenFile\x12\x14\n" +
+	"\x05scope\x18\x06 \x01(\tR\x05scope\x12\x1c\n" +
+	"\tauthority\x18\a \x01(\tR\tauthority\"h\n" +
+	"\n" +
+	"GoogleAuth\x12 \n" +
+	"\vcredentials\x18\x01 \x01(\tR\vcredentials\x12 \n" +
+	"\vimpersonate\x18\x02 \x01(\tR\vimpersonate\x12\x16\n" +
+	"\x06scopes\x18\x03 \x03(\tR\x06scopes\"p\n" +
 	"\rProviderProbe\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x14\n" +
 	"\x05model\x18\x02 \x01(\tR\x05model\x125\n" +
@@ -478,35 +947,44 @@ func file_trunkline_admin_v1_provider_proto_rawDescGZIP() []byte {
 	return file_trunkline_admin_v1_provider_proto_rawDescData
 }
 
-var file_trunkline_admin_v1_provider_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_trunkline_admin_v1_provider_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_trunkline_admin_v1_provider_proto_goTypes = []any{
 	(*Provider)(nil),              // 0: trunkline.admin.v1.Provider
-	(*ProviderAuth)(nil),          // 1: trunkline.admin.v1.ProviderAuth
-	(*ProviderProbe)(nil),         // 2: trunkline.admin.v1.ProviderProbe
-	(*Drain)(nil),                 // 3: trunkline.admin.v1.Drain
-	nil,                           // 4: trunkline.admin.v1.Provider.HeadersEntry
-	nil,                           // 5: trunkline.admin.v1.Provider.FlagsEntry
-	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 7: google.protobuf.Duration
-	(*structpb.Value)(nil),        // 8: google.protobuf.Value
+	(*ProviderGateway)(nil),       // 1: trunkline.admin.v1.ProviderGateway
+	(*ProviderAuth)(nil),          // 2: trunkline.admin.v1.ProviderAuth
+	(*AwsAuth)(nil),               // 3: trunkline.admin.v1.AwsAuth
+	(*EntraAuth)(nil),             // 4: trunkline.admin.v1.EntraAuth
+	(*GoogleAuth)(nil),            // 5: trunkline.admin.v1.GoogleAuth
+	(*ProviderProbe)(nil),         // 6: trunkline.admin.v1.ProviderProbe
+	(*Drain)(nil),                 // 7: trunkline.admin.v1.Drain
+	nil,                           // 8: trunkline.admin.v1.Provider.HeadersEntry
+	nil,                           // 9: trunkline.admin.v1.Provider.FlagsEntry
+	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 11: google.protobuf.Duration
+	(*structpb.Value)(nil),        // 12: google.protobuf.Value
 }
 var file_trunkline_admin_v1_provider_proto_depIdxs = []int32{
-	6,  // 0: trunkline.admin.v1.Provider.create_time:type_name -> google.protobuf.Timestamp
-	6,  // 1: trunkline.admin.v1.Provider.update_time:type_name -> google.protobuf.Timestamp
-	1,  // 2: trunkline.admin.v1.Provider.auth:type_name -> trunkline.admin.v1.ProviderAuth
-	4,  // 3: trunkline.admin.v1.Provider.headers:type_name -> trunkline.admin.v1.Provider.HeadersEntry
-	5,  // 4: trunkline.admin.v1.Provider.flags:type_name -> trunkline.admin.v1.Provider.FlagsEntry
-	7,  // 5: trunkline.admin.v1.Provider.connect_timeout:type_name -> google.protobuf.Duration
-	7,  // 6: trunkline.admin.v1.Provider.header_timeout:type_name -> google.protobuf.Duration
-	2,  // 7: trunkline.admin.v1.Provider.probe:type_name -> trunkline.admin.v1.ProviderProbe
-	7,  // 8: trunkline.admin.v1.ProviderProbe.interval:type_name -> google.protobuf.Duration
-	6,  // 9: trunkline.admin.v1.Drain.since:type_name -> google.protobuf.Timestamp
-	8,  // 10: trunkline.admin.v1.Provider.FlagsEntry.value:type_name -> google.protobuf.Value
-	11, // [11:11] is the sub-list for method output_type
-	11, // [11:11] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	10, // 0: trunkline.admin.v1.Provider.create_time:type_name -> google.protobuf.Timestamp
+	10, // 1: trunkline.admin.v1.Provider.update_time:type_name -> google.protobuf.Timestamp
+	2,  // 2: trunkline.admin.v1.Provider.auth:type_name -> trunkline.admin.v1.ProviderAuth
+	8,  // 3: trunkline.admin.v1.Provider.headers:type_name -> trunkline.admin.v1.Provider.HeadersEntry
+	9,  // 4: trunkline.admin.v1.Provider.flags:type_name -> trunkline.admin.v1.Provider.FlagsEntry
+	11, // 5: trunkline.admin.v1.Provider.connect_timeout:type_name -> google.protobuf.Duration
+	11, // 6: trunkline.admin.v1.Provider.header_timeout:type_name -> google.protobuf.Duration
+	6,  // 7: trunkline.admin.v1.Provider.probe:type_name -> trunkline.admin.v1.ProviderProbe
+	1,  // 8: trunkline.admin.v1.Provider.gateway:type_name -> trunkline.admin.v1.ProviderGateway
+	3,  // 9: trunkline.admin.v1.ProviderAuth.aws:type_name -> trunkline.admin.v1.AwsAuth
+	4,  // 10: trunkline.admin.v1.ProviderAuth.entra:type_name -> trunkline.admin.v1.EntraAuth
+	5,  // 11: trunkline.admin.v1.ProviderAuth.google:type_name -> trunkline.admin.v1.GoogleAuth
+	11, // 12: trunkline.admin.v1.AwsAuth.duration:type_name -> google.protobuf.Duration
+	11, // 13: trunkline.admin.v1.ProviderProbe.interval:type_name -> google.protobuf.Duration
+	10, // 14: trunkline.admin.v1.Drain.since:type_name -> google.protobuf.Timestamp
+	12, // 15: trunkline.admin.v1.Provider.FlagsEntry.value:type_name -> google.protobuf.Value
+	16, // [16:16] is the sub-list for method output_type
+	16, // [16:16] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_trunkline_admin_v1_provider_proto_init() }
@@ -520,7 +998,7 @@ func file_trunkline_admin_v1_provider_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_trunkline_admin_v1_provider_proto_rawDesc), len(file_trunkline_admin_v1_provider_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
