@@ -45,7 +45,7 @@ from trunkline_server.providers.codec import (
 from trunkline_server.providers.dialects import DIALECTS
 from trunkline_server.routing import draws, samples
 from trunkline_server.routing.snapshot import AttemptPolicy, HedgePolicy
-from trunkline_server.rpc import validation
+from trunkline_server.rpc.validation import routing as routing_checks
 from trunkline_server.settings import (
     BreakerSettings,
     LabelSettings,
@@ -154,7 +154,7 @@ def test_numbers_in_sentences_are_those_of_the_code() -> None:
         f"compare all of up to {draws.SCORE_ALL} deployments",
         f"a random sample of {draws.SAMPLE} of more",
         f"once {samples._MIN_SAMPLES} are known",
-        f"the same for 1 to {validation._MAX_BATCH:,} calls",
+        f"the same for 1 to {routing_checks._MAX_BATCH:,} calls",
         "is looked at each second",
         "one second later no new connection is taken",
         f"averages that forget in {breaker.averaging_time:g} s",

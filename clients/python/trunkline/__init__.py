@@ -5,8 +5,9 @@
 ...     print(text_of(client.generate("Say hello.", model="gpt-5")))
 """
 
-from trunkline._async_client import AsyncClient, AsyncStream
-from trunkline._client import Client, Pending, Stream
+from trunkline._async_client import AsyncClient
+from trunkline._async_streams import AsyncSpeechStream, AsyncStream
+from trunkline._client import Client, Pending
 from trunkline._errors import (
     AuthenticationError,
     CacheMissError,
@@ -30,10 +31,12 @@ from trunkline._errors import (
 )
 from trunkline._options import TlsOptions
 from trunkline._requests import text_of
+from trunkline._streams import SpeechStream, Stream
 from trunkline.assemble import MessageAssembler
 
 __all__ = [
     "AsyncClient",
+    "AsyncSpeechStream",
     "AsyncStream",
     "AuthenticationError",
     "CacheMissError",
@@ -54,6 +57,7 @@ __all__ = [
     "QuotaExceededError",
     "QuotaViolation",
     "RateLimitError",
+    "SpeechStream",
     "Stream",
     "StreamInterruptedError",
     "TlsOptions",

@@ -1,24 +1,22 @@
 """The client for asyncio. Belongs to the event loop that makes its first call."""
 
-import asyncio
 from collections.abc import (
     AsyncGenerator,
-    AsyncIterator,
+    AsyncIterable,
     Awaitable,
     Callable,
     Iterable,
     Mapping,
     Sequence,
 )
-from contextlib import aclosing
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import grpc
 import grpc.aio
 
 from trunkline import v1
-from trunkline._errors import TrunklineError, from_rpc
+from trunkline._async_streams import AsyncSpeechStream, AsyncStream, translate
 from trunkline._options import (
     DEFAULT_TARGET,
     DEFAULT_TIMEOUT,
@@ -27,14 +25,19 @@ from trunkline._options import (
     TlsOptions,
     from_environment,
 )
-from trunkline._record import StreamRecord, delta_text
-from trunkline._requests import embed_request, generate_request, route_request
+from trunkline._requests import (
+    async_recording,
+    count_request,
+    embed_request,
+    generate_request,
+    image_request,
+    route_request,
+    speech_request,
+)
 from trunkline.v1.inference_service_pb2_grpc import InferenceServiceStub
 
 if TYPE_CHECKING:
     from trunkline.v1.inference_service_pb2_grpc import InferenceServiceAsyncStub
-
-    _StreamCall = grpc.aio.UnaryStreamCall[v1.GenerateRequest, v1.StreamGenerateResponse]
 
 _Response = TypeVar("_Response")
 
@@ -139,7 +142,7 @@ class AsyncClient:
         model: str = "",
         timeout: float | None = None,
         metadata: Mapping[str, str] | None = None,
-    ) -> "AsyncStream":
+    ) -> AsyncStream:
         """Answers as the answer is written. The timeout covers the whole stream.
 
         The call begins at once, so this needs a running event loop.
@@ -163,6 +166,107 @@ class AsyncClient:
         """Turns texts into vectors."""
         message = embed_request(request, model)
         return await self._call(self._stub.Embed, message, message.request_id, timeout, metadata)
+
+    async def generate_image(
+        self,
+        request: v1.GenerateImageRequest | str,
+        *,
+        model: str = "",
+        timeout: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> v1.GenerateImageResponse:
+        """Makes pictures of a request, or one of a prompt given as text."""
+        message = image_request(request, model)
+        method = self._stub.GenerateImage
+        return await self._call(method, message, message.request_id, timeout, metadata)
+
+    async def transcribe(
+        self,
+        spec: v1.TranscribeSpec,
+        audio: bytes | Iterable[bytes] | AsyncIterable[bytes],
+        *,
+        timeout: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> v1.TranscribeResponse:
+        """Writes a recording down, given whole or in pieces, which are sent as they come."""
+        messages = async_recording(spec, audio)
+        return await self._call(self._stub.Transcribe, messages, spec.request_id, timeout, metadata)
+
+    def synthesize(
+        self,
+        request: v1.SynthesizeRequest | str,
+        *,
+        model: str = "",
+        voice: str = "",
+        timeout: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> AsyncSpeechStream:
+        """Speaks a text. The timeout covers the whole stream.
+
+        The call begins at once, so this needs a running event loop.
+        """
+        message = speech_request(request, model, voice)
+        call = self._stub.Synthesize(
+            message,
+            timeout=self._options.call_timeout(timeout),
+            metadata=self._options.call_metadata(metadata),
+        )
+        return AsyncSpeechStream(call, message.request_id)
+
+    async def rerank(
+        self,
+        request: v1.RerankRequest,
+        *,
+        timeout: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> v1.RerankResponse:
+        """Puts documents in the order of their relevance."""
+        return await self._call(self._stub.Rerank, request, request.request_id, timeout, metadata)
+
+    async def count_tokens(
+        self,
+        request: v1.CountTokensRequest | str,
+        *,
+        model: str = "",
+        timeout: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> v1.CountTokensResponse:
+        """Counts the tokens of a conversation, or of a prompt given as text."""
+        message = count_request(request, model)
+        method = self._stub.CountTokens
+        return await self._call(method, message, message.request_id, timeout, metadata)
+
+    async def list_models(
+        self,
+        *,
+        capabilities: Iterable[str] = (),
+        provider: str = "",
+        timeout: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> AsyncGenerator[v1.PublicModel]:
+        """The models that may be used, by name, page after page as they are asked for. Only
+        those with all of some capabilities, and at one provider, if that is said. Retried when
+        unavailable; the timeout is that of each page."""
+        request = v1.ListModelsRequest(capabilities=capabilities, provider=provider)
+        while True:
+            page = await self._call(self._stub.ListModels, request, "", timeout, metadata)
+            for model in page.models:
+                yield model
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    async def provider_health(
+        self,
+        provider: str = "",
+        *,
+        timeout: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> Sequence[v1.ProviderHealth]:
+        """How the providers fare, or one of them. Retried when unavailable."""
+        request = v1.ListProviderHealthRequest(provider=provider)
+        response = await self._call(self._stub.ListProviderHealth, request, "", timeout, metadata)
+        return response.providers
 
     async def route(
         self,
@@ -205,96 +309,4 @@ class AsyncClient:
                 metadata=self._options.call_metadata(metadata),
             )
         except grpc.aio.AioRpcError as error:
-            raise _translate(error, request_id) from error
-
-
-class AsyncStream:
-    """The events of one streamed answer, in order.
-
-    Iterate it for the events, `text()` for the text alone, or await `message()` whole. Use
-    it as an async context manager, so that leaving early cancels the call and stops the
-    spend. Cancelling the task that reads cancels the call too.
-    """
-
-    def __init__(self, call: "_StreamCall", request_id: str) -> None:
-        self._call = call
-        self._record = StreamRecord(request_id)
-        self._cancelled = False
-
-    @property
-    def start(self) -> v1.StreamStart | None:
-        """The first event: who answers and why. None until it has come."""
-        return self._record.start
-
-    @property
-    def end(self) -> v1.StreamEnd | None:
-        """The last event: usage, cost and attempts. None until it has come."""
-        return self._record.end
-
-    def __aiter__(self) -> AsyncIterator[v1.StreamGenerateResponse]:
-        return self
-
-    async def __anext__(self) -> v1.StreamGenerateResponse:
-        if self._is_cancelled():
-            raise self._record.cancelled()
-        try:
-            event = await self._call.read()
-        except asyncio.CancelledError:
-            # gRPC raises this for cancel() as well; only then is it ours to translate.
-            task = asyncio.current_task()
-            if self._is_cancelled() and (task is None or not task.cancelling()):
-                raise self._record.cancelled() from None
-            # gRPC cancels the call too, but for a task that is cancelled between the sending
-            # of its request and its waking up; that call would run on to its deadline.
-            self.cancel()
-            raise
-        except grpc.aio.AioRpcError as error:
-            raise _translate(error, self._record.request_id) from error
-        if event is grpc.aio.EOF:
-            self._record.check_complete()
-            raise StopAsyncIteration
-        received = cast("v1.StreamGenerateResponse", event)
-        self._record.take(received)
-        return received
-
-    async def text(self) -> AsyncGenerator[str, None]:
-        """The pieces of text. Closing the iterator before its end cancels the call."""
-        async with aclosing(self):
-            async for event in self:
-                if piece := delta_text(event):
-                    yield piece
-
-    async def message(self) -> v1.Message:
-        """Reads to the end and returns the message that Generate would have returned."""
-        async for _ in self:
-            pass
-        return self._record.message()
-
-    def cancel(self) -> None:
-        """Cancels the call; reading on raises CallCancelledError. Too late does no harm."""
-        if self._record.end is None:
-            self._cancelled = True
-            self._call.cancel()
-
-    def _is_cancelled(self) -> bool:
-        # A call, not the bare attribute: cancel() may run while a read waits.
-        return self._cancelled
-
-    async def aclose(self) -> None:
-        """The same as cancel(), by the name that contextlib.aclosing calls."""
-        self.cancel()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.cancel()
-
-
-def _translate(error: grpc.aio.AioRpcError, request_id: str) -> TrunklineError:
-    return from_rpc(error.code(), error.details(), error.trailing_metadata(), request_id)
+            raise translate(error, request_id) from error

@@ -1,14 +1,13 @@
 """The client for ordinary, blocking code. Safe to share between threads."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
 from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar
 
 import grpc
 
 from trunkline import v1
-from trunkline._errors import CallCancelledError, TrunklineError, from_rpc
+from trunkline._errors import CallCancelledError
 from trunkline._options import (
     DEFAULT_TARGET,
     DEFAULT_TIMEOUT,
@@ -17,20 +16,20 @@ from trunkline._options import (
     TlsOptions,
     from_environment,
 )
-from trunkline._record import StreamRecord, delta_text
-from trunkline._requests import embed_request, generate_request, route_request
+from trunkline._requests import (
+    count_request,
+    embed_request,
+    generate_request,
+    image_request,
+    recording,
+    route_request,
+    speech_request,
+)
+from trunkline._streams import SpeechStream, Stream, translate
 from trunkline.v1.inference_service_pb2_grpc import InferenceServiceStub
 
 _Response = TypeVar("_Response")
 _Answer_co = TypeVar("_Answer_co", covariant=True)
-
-
-class _StreamCall(Protocol):
-    """What a stream needs of the call that gRPC returns; gRPC names no public type for it."""
-
-    def __next__(self) -> v1.StreamGenerateResponse: ...
-
-    def cancel(self) -> bool: ...
 
 
 class Client:
@@ -143,7 +142,7 @@ class Client:
         model: str = "",
         timeout: float | None = None,
         metadata: Mapping[str, str] | None = None,
-    ) -> "Stream":
+    ) -> Stream:
         """Answers as the answer is written. The timeout covers the whole stream."""
         message = generate_request(request, model)
         call = self._stub.StreamGenerate(
@@ -164,6 +163,103 @@ class Client:
         """Turns texts into vectors."""
         message = embed_request(request, model)
         return self._call(self._stub.Embed, message, message.request_id, timeout, metadata)
+
+    def generate_image(
+        self,
+        request: v1.GenerateImageRequest | str,
+        *,
+        model: str = "",
+        timeout: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> v1.GenerateImageResponse:
+        """Makes pictures of a request, or one of a prompt given as text."""
+        message = image_request(request, model)
+        method = self._stub.GenerateImage
+        return self._call(method, message, message.request_id, timeout, metadata)
+
+    def transcribe(
+        self,
+        spec: v1.TranscribeSpec,
+        audio: bytes | Iterable[bytes],
+        *,
+        timeout: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> v1.TranscribeResponse:
+        """Writes a recording down, given whole or in pieces, which are sent as they come."""
+        messages = recording(spec, audio)
+        return self._call(self._stub.Transcribe, messages, spec.request_id, timeout, metadata)
+
+    def synthesize(
+        self,
+        request: v1.SynthesizeRequest | str,
+        *,
+        model: str = "",
+        voice: str = "",
+        timeout: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> SpeechStream:
+        """Speaks a text. The timeout covers the whole stream."""
+        message = speech_request(request, model, voice)
+        call = self._stub.Synthesize(
+            message,
+            timeout=self._options.call_timeout(timeout),
+            metadata=self._options.call_metadata(metadata),
+        )
+        return SpeechStream(call, message.request_id)
+
+    def rerank(
+        self,
+        request: v1.RerankRequest,
+        *,
+        timeout: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> v1.RerankResponse:
+        """Puts documents in the order of their relevance."""
+        return self._call(self._stub.Rerank, request, request.request_id, timeout, metadata)
+
+    def count_tokens(
+        self,
+        request: v1.CountTokensRequest | str,
+        *,
+        model: str = "",
+        timeout: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> v1.CountTokensResponse:
+        """Counts the tokens of a conversation, or of a prompt given as text."""
+        message = count_request(request, model)
+        method = self._stub.CountTokens
+        return self._call(method, message, message.request_id, timeout, metadata)
+
+    def list_models(
+        self,
+        *,
+        capabilities: Iterable[str] = (),
+        provider: str = "",
+        timeout: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> Iterator[v1.PublicModel]:
+        """The models that may be used, by name, page after page as they are asked for. Only
+        those with all of some capabilities, and at one provider, if that is said. Retried when
+        unavailable; the timeout is that of each page."""
+        request = v1.ListModelsRequest(capabilities=capabilities, provider=provider)
+        while True:
+            page = self._call(self._stub.ListModels, request, "", timeout, metadata)
+            yield from page.models
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    def provider_health(
+        self,
+        provider: str = "",
+        *,
+        timeout: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> Sequence[v1.ProviderHealth]:
+        """How the providers fare, or one of them. Retried when unavailable."""
+        request = v1.ListProviderHealthRequest(provider=provider)
+        response = self._call(self._stub.ListProviderHealth, request, "", timeout, metadata)
+        return response.providers
 
     def route(
         self,
@@ -206,7 +302,7 @@ class Client:
                 metadata=self._options.call_metadata(metadata),
             )
         except grpc.RpcError as error:
-            raise _translate(error, request_id) from error
+            raise translate(error, request_id) from error
 
 
 class _Future(Protocol[_Answer_co]):
@@ -236,88 +332,8 @@ class Pending(Generic[_Response]):
                 request_id=self._request_id,
             ) from error
         except grpc.RpcError as error:
-            raise _translate(error, self._request_id) from error
+            raise translate(error, self._request_id) from error
 
     def cancel(self) -> None:
         """Cancels the call. Too late does no harm."""
         self._call.cancel()
-
-
-class Stream:
-    """The events of one streamed answer, in order.
-
-    Iterate it for the events, `text()` for the text alone, or take `message()` whole. Use it
-    as a context manager, so that leaving early cancels the call and stops the spend. Read by
-    one thread at a time; cancel() may come from any.
-    """
-
-    def __init__(self, call: _StreamCall, request_id: str) -> None:
-        self._call = call
-        self._record = StreamRecord(request_id)
-        self._cancelled = False
-
-    @property
-    def start(self) -> v1.StreamStart | None:
-        """The first event: who answers and why. None until it has come."""
-        return self._record.start
-
-    @property
-    def end(self) -> v1.StreamEnd | None:
-        """The last event: usage, cost and attempts. None until it has come."""
-        return self._record.end
-
-    def __iter__(self) -> Iterator[v1.StreamGenerateResponse]:
-        return self
-
-    def __next__(self) -> v1.StreamGenerateResponse:
-        if self._cancelled:
-            raise self._record.cancelled()
-        try:
-            event = next(self._call)
-        except StopIteration:
-            self._record.check_complete()
-            raise
-        except grpc.RpcError as error:
-            if self._cancelled:
-                raise self._record.cancelled() from error
-            raise _translate(error, self._record.request_id) from error
-        self._record.take(event)
-        return event
-
-    def text(self) -> Iterator[str]:
-        """The pieces of text. Closing the iterator before its end cancels the call."""
-        with closing(self):
-            for event in self:
-                if piece := delta_text(event):
-                    yield piece
-
-    def message(self) -> v1.Message:
-        """Reads to the end and returns the message that Generate would have returned."""
-        for _ in self:
-            pass
-        return self._record.message()
-
-    def cancel(self) -> None:
-        """Cancels the call; reading on raises CallCancelledError. Too late does no harm."""
-        if self._record.end is None:
-            self._cancelled = True
-            self._call.cancel()
-
-    close = cancel
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.cancel()
-
-
-def _translate(error: grpc.RpcError, request_id: str) -> TrunklineError:
-    # None, whatever the types say, when the call failed before it left.
-    trailing = [(entry.key, entry.value) for entry in error.trailing_metadata() or ()]
-    return from_rpc(error.code(), error.details(), trailing, request_id)

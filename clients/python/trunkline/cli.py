@@ -12,11 +12,12 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from trunkline import v1
-from trunkline._client import Client, Stream
+from trunkline._client import Client
 from trunkline._errors import RateLimitError, TrunklineError, UnavailableError
 from trunkline._options import DEFAULT_TARGET
 from trunkline._record import delta_text
 from trunkline._requests import text_of
+from trunkline._streams import Stream
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from trunkline import v1
 from trunkline_server.clock import Clock
 from trunkline_server.engine.call import Call
+from trunkline_server.engine.requests import Request
 from trunkline_server.governance.identity.principal import Principal
 from trunkline_server.governance.quotas.governor import Governor, Grant
 from trunkline_server.governance.quotas.rules import Demand
@@ -19,8 +20,6 @@ _MOST_BYTES = 4
 # The most that vendors count for a picture, a minute of sound or a short file.
 _MEDIA_TOKENS = 3_000
 _MEDIA = frozenset({"image", "audio", "file"})
-
-_Request = v1.GenerateRequest | v1.EmbedRequest
 
 
 class Doorkeeper:
@@ -55,11 +54,15 @@ class Doorkeeper:
 class _Bound:
     """The most that one attempt of a call may take, by target."""
 
-    __slots__ = ("_at", "_plain", "_read", "_written")
+    __slots__ = ("_at", "_plain", "_read", "_units", "_written")
 
     def __init__(self, call: Call, at: float) -> None:
         request = call.request
         self._at = at
+        # What is not told by tokens alone.
+        self._units = call.units
+        if self._units is not None:
+            return
         self._read, self._plain = _most_read(request)
         # None: as much as the model gives.
         self._written: int | None = 0
@@ -68,6 +71,10 @@ class _Bound:
 
     def at(self, target: Deployment) -> tuple[int, int]:
         """Tokens, and nanos of a US dollar."""
+        if self._units is not None:
+            usage = self._units.consumed(target.price, self._at)
+            cost = 0 if target.price is None else target.price.most(usage, self._at)
+            return usage.input_tokens + usage.output_tokens, cost
         written = self._written
         if written is None:
             written = target.max_output_tokens or target.context_tokens or _UNBOUNDED_OUTPUT
@@ -179,11 +186,13 @@ def _demand(call: Call, plan: Plan) -> Demand:
     return demand
 
 
-def _most_read(request: _Request) -> tuple[int, bool]:
+def _most_read(request: Request) -> tuple[int, bool]:
     """A bound on the tokens of a request: no vocabulary has a token of less than one byte. And
     whether all of them are plain input: neither sound nor to be kept by the vendor."""
     if isinstance(request, v1.EmbedRequest):
         return sum(map(_most_of, request.inputs)), True
+    if not isinstance(request, v1.GenerateRequest):
+        raise AssertionError("such a request says in its call's units what it reads")  # noqa: TRY004 # A defect.
     tokens, plain = 0, True
     for message in request.messages:
         for part in message.parts:

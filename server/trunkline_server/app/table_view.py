@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
+from decimal import Decimal
 
 from trunkline.admin import v1 as admin
 from trunkline_server.clock import Clock
@@ -81,9 +82,16 @@ def _effective(
 
 
 def _rates(rates: Rates) -> admin.Price:
-    texts = {}
+    told = admin.Price()
     for row in fields(rates):
         value = getattr(rates, row.name)
-        if value is not None and (value or row.name != "per_request"):
-            texts[row.name] = f"{value.normalize():f}"
-    return admin.Price(**texts)
+        if row.name == "images":
+            for name, each in value:
+                told.images[name] = _text(each)
+        elif value is not None and (value or row.name != "per_request"):
+            setattr(told, row.name, _text(value))
+    return told
+
+
+def _text(amount: Decimal) -> str:
+    return f"{amount.normalize():f}"

@@ -12,13 +12,14 @@ from trunkline_server.catalogue.models import (
     CAPABILITIES,
     UNKNOWN_MODEL,
     ModelCatalogue,
+    ModelEntry,
     model_catalogue,
 )
 from trunkline_server.catalogue.prices import PriceBook
 from trunkline_server.catalogue.rows import ProviderRow
+from trunkline_server.catalogue.unit_prices import price_of
 from trunkline_server.catalogue.version import table_version
 from trunkline_server.providers.codec import OPTIONAL_FACULTIES, faculties
-from trunkline_server.routing.pricing import Price, Rates
 from trunkline_server.routing.snapshot import (
     AttemptPolicy,
     BalanceWeights,
@@ -36,7 +37,6 @@ from trunkline_server.settings import (
     GatewaySettings,
     HedgeSettings,
     PolicySettings,
-    PriceSettings,
     ProbeSettings,
     ProviderSettings,
     Secret,
@@ -244,7 +244,7 @@ def _provider(name: str, provider: ProviderSettings, settings: Settings) -> _Pro
         region=region,
         residency=residency,
         price_provider=provider.price_provider or row.price_provider,
-        lacks=OPTIONAL_FACULTIES - faculties(dialects()[endpoint.dialect]),
+        lacks=_lacks(endpoint.dialect),
         dialects=() if provider.dialect else row.dialects,
     )
 
@@ -262,6 +262,18 @@ def _render(
     return tuple(headers)
 
 
+def _lacks(dialect: str) -> frozenset[str]:
+    """The optional capabilities that a dialect has no way to ask for."""
+    return OPTIONAL_FACULTIES - faculties(dialects()[dialect])
+
+
+def _dialect(provider: _Provider, entry: ModelEntry | None) -> str:
+    """The dialect in which a model is spoken to."""
+    if entry is not None and entry.dialect in provider.dialects:
+        return entry.dialect
+    return provider.endpoint.dialect
+
+
 def _deployment(
     slot: int,
     row: DeploymentSettings,
@@ -272,7 +284,9 @@ def _deployment(
     drains = {f"providers/{row.provider}", f"deployments/{deployment_name(row)}"}
     entry = facts.models.find(provider.kind, row.model)
     listed = facts.book.model(provider.price_provider, row.model)
-    price = _price(row.price) if row.price else listed.price if listed else None
+    price = (
+        price_of(row.price) if row.price else facts.book.find(provider.price_provider, row.model)
+    )
     context = entry.context_tokens if entry else 0
     residency = provider.residency if row.residency is None else row.residency
     return Deployment(
@@ -284,7 +298,7 @@ def _deployment(
         region=row.region or provider.region,
         residency=frozenset(residency),
         capabilities=_capabilities(row, frozenset(entry.capabilities) if entry else None)
-        - provider.lacks,
+        - _lacks(row.dialect or _dialect(provider, entry)),
         context_tokens=row.context_tokens or context or (listed.context_tokens if listed else 0),
         max_output_tokens=row.max_output_tokens or (entry.max_output_tokens if entry else 0),
         price=price,
@@ -293,6 +307,7 @@ def _deployment(
         weight=row.weight,
         enabled=row.enabled and drained.isdisjoint(drains),
         dialect=row.dialect,
+        drained=row.enabled and not drained.isdisjoint(drains),
     )
 
 
@@ -304,10 +319,6 @@ def _capabilities(row: DeploymentSettings, listed: frozenset[str] | None) -> fro
     if change is not None:
         capabilities = capabilities.union(change.add).difference(change.remove)
     return capabilities
-
-
-def _price(price: PriceSettings) -> Price:
-    return Price.flat(Rates(**{row.name: getattr(price, row.name) for row in fields(price)}))
 
 
 def _template(
@@ -402,5 +413,4 @@ def _manner_of(
     entry = models.find(row.kind, model)
     if entry is None:
         return Manner(row.endpoint.dialect, True)
-    dialect = entry.dialect if entry.dialect in row.dialects else row.endpoint.dialect
-    return Manner(dialect, not entry.capabilities or "reasoning" in entry.capabilities)
+    return Manner(_dialect(row, entry), not entry.capabilities or "reasoning" in entry.capabilities)

@@ -10,9 +10,11 @@ from functools import lru_cache
 from typing import Any
 
 from trunkline_server.catalogue.price_table import LoadedTable, PriceTable, installed_table
-from trunkline_server.routing.pricing import Price, Rates, Tier, Version
+from trunkline_server.catalogue.unit_prices import unit_price
+from trunkline_server.routing.pricing import SUFFICIENT, Price, Rates, Tier, Version
 
-# The table's price keys for what a Usage counts. Amounts are USD per million tokens.
+# The table's price keys for what a Usage counts. Amounts are USD per million tokens or
+# characters, or per hour.
 _FIELDS: Mapping[str, str] = {
     "input_mtok": "input",
     "output_mtok": "output",
@@ -23,13 +25,22 @@ _FIELDS: Mapping[str, str] = {
     "input_audio_mtok": "input_audio",
     "output_audio_mtok": "output_audio",
     "cache_audio_read_mtok": "cached_input_audio",
+    "input_image_mtok": "input_image",
+    "output_image_mtok": "output_image",
+    "input_mchars": "input_characters",
+    "input_audio_hours": "input_audio_hour",
 }
+# Images that a vendor has in its cache; none tells how many tokens of them a call read.
+_UNCOUNTED = frozenset({"cache_image_read_mtok"})
+# Said beside the hours of sound heard, where they are all that is charged.
+_HOURS = "audio_hours"
 # USD per thousand requests.
 _REQUESTS = "requests_kcount"
-# Charges for a vendor's own tools come beside the tokens, and no Usage counts them.
+# USD per thousand searches of the web: the one tool of vendors whose use a Usage counts.
+_SEARCHES = "web_searches_kcount"
+# Charges for a vendor's other tools come beside the tokens, and no Usage counts them.
 _TOOL_CHARGES = frozenset(
     {
-        "web_searches_kcount",
         "social_searches_kcount",
         "storage_searches_kcount",
         "code_executions_kcount",
@@ -94,10 +105,13 @@ class PriceBook:
         """The price of a vendor's model, by the vendor's id of it.
 
         None when the table has no such model or provider, or prices it by something that a
-        Usage does not count (images, seconds, pages): unknown, which is not free.
+        Usage does not count (pages, videos): unknown, which is not free.
         """
         row = self._find(price_provider, model_id.lower())
-        return None if row is None else row.price
+        price = None if row is None else row.price
+        if price is None and self._providers is _INSTALLED:
+            price = unit_price(price_provider, model_id.lower())
+        return price
 
     def model(self, price_provider: str, model_id: str) -> ModelRow | None:
         """The table's row for a vendor's model, found as `find` finds it."""
@@ -191,8 +205,12 @@ def compile_price(prices: Any) -> Price | None:
 
 
 def _version(amounts: Mapping[str, Any], constraint: Mapping[str, Any]) -> Version | None:
-    known = amounts.keys() - _TOOL_CHARGES
-    if known - _FIELDS.keys() - {_REQUESTS} or not known & {"input_mtok", "output_mtok"}:
+    known = amounts.keys() - _TOOL_CHARGES - _UNCOUNTED
+    if amounts.get(_HOURS) == amounts.get("input_audio_hours"):
+        known -= {_HOURS}
+    if known - _FIELDS.keys() - {_REQUESTS, _SEARCHES}:
+        return None
+    if not any(_FIELDS.get(key) in SUFFICIENT for key in known):
         return None
     starts = sorted({start for key in known for start, _ in _tiers(amounts[key])})
     tiers = tuple(Tier(start, _rates(amounts, known, start + 1)) for start in starts)
@@ -215,7 +233,7 @@ def _tiers(amount: Any) -> list[tuple[int, Any]]:
 
 def _rates(amounts: Mapping[str, Any], keys: Iterable[str], input_tokens: int) -> Rates:
     """The rates for a request of so many input tokens."""
-    values: dict[str, Decimal] = {}
+    values: dict[str, Any] = {}
     for key in keys:
         amount = amounts[key]
         if isinstance(amount, Mapping):
@@ -226,6 +244,8 @@ def _rates(amounts: Mapping[str, Any], keys: Iterable[str], input_tokens: int) -
         value = Decimal(amount) if isinstance(amount, int) else amount
         if key == _REQUESTS:
             values["per_request"] = value / 1000
+        elif key == _SEARCHES:
+            values["search_unit"] = value / 1000
         else:
             values[_FIELDS[key]] = value
     return Rates(**values)

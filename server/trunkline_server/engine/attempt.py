@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import cast
 
 from trunkline import v1
 from trunkline_server.clock import Clock
@@ -20,6 +21,7 @@ from trunkline_server.engine.ports import (
     Observer,
     Ticket,
 )
+from trunkline_server.engine.requests import Cacheable
 from trunkline_server.engine.table import Endpoint, Gateway, Table
 from trunkline_server.engine.verdict import Blame, verdict_on
 from trunkline_server.errors import TrunklineError, UpstreamError
@@ -191,12 +193,24 @@ class Attempt:
         The vendor may bill what it has read and written by then: its own count so far where
         it gave one, the router's estimate otherwise.
         """
-        usage = estimate_usage(self._call.request, output_chars)
+        call = self._call
+        if call.units is not None:
+            usage = self.expected()
+        else:
+            # Whatever else is asked says in its call's units what it consumes.
+            usage = estimate_usage(cast("Cacheable", call.request), output_chars)
         if known is not None and known.source:
             usage.MergeFrom(known)
             usage.output_tokens = max(known.output_tokens, usage.output_tokens)
             usage.source = v1.USAGE_SOURCE_ESTIMATE
         self.consumed(usage)
+
+    def expected(self) -> v1.Usage:
+        """What its call is taken to consume here, where that is not told by tokens alone."""
+        units = self._call.units
+        if units is None:
+            return v1.Usage()
+        return units.consumed(self.target.price, self._services.clock.wall())
 
     def _blame(self, error: UpstreamError, elapsed: float) -> Blame:
         blame = verdict_on(error).blame

@@ -4,10 +4,11 @@ from collections.abc import Iterable
 
 from trunkline import v1
 from trunkline_server.engine.ports import Bounds
+from trunkline_server.engine.requests import Request
 from trunkline_server.routing.query import Query
 from trunkline_server.routing.snapshot import Deployment
 
-_Request = v1.GenerateRequest | v1.EmbedRequest | v1.RouteRequest
+_Request = Request | v1.RouteRequest
 
 _ASKS_FOR_CACHE = frozenset({v1.CACHE_MODE_REFRESH, v1.CACHE_MODE_ONLY_IF_CACHED})
 
@@ -42,12 +43,14 @@ def fit(bounds: Bounds, request: _Request, query: Query, targets: Iterable[Deplo
 def _used(request: _Request, query: Query) -> frozenset[str]:
     """What a request needs, and the router's own features that it asks for by name."""
     used = set(query.capabilities)
-    if query.kind == "embedding":
-        used.add("embedding")
+    if query.kind not in {"chat", ""}:
+        used.add(query.kind)
     if query.stream:
         used.add("streaming")
     if request.HasField("routing") and request.routing.hedge:
         used.add("hedge")
-    if not isinstance(request, v1.RouteRequest) and request.cache.mode in _ASKS_FOR_CACHE:
+    if isinstance(request, v1.GenerateRequest | v1.EmbedRequest) and (
+        request.cache.mode in _ASKS_FOR_CACHE
+    ):
         used.add("cache")
     return frozenset(used)

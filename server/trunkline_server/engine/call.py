@@ -6,7 +6,9 @@ from typing import NamedTuple
 
 from trunkline import v1
 from trunkline_server.engine.ports import Bounds, Caller, Grant, Treatment
+from trunkline_server.engine.requests import Request
 from trunkline_server.engine.table import Table
+from trunkline_server.engine.units import Units
 from trunkline_server.routing.plan import Plan
 from trunkline_server.routing.query import Constraint
 
@@ -52,7 +54,7 @@ class Call:
     """
 
     operation: str
-    request: v1.GenerateRequest | v1.EmbedRequest
+    request: Request
     id: str
     caller: Caller
     started: float
@@ -71,6 +73,8 @@ class Call:
     treatment: Treatment | None = None
     # The person served, where the request does not say so any more.
     served: str = ""
+    # The most that it consumes. None: its tokens tell.
+    units: Units | None = None
 
     course: Course | None = None
     grant: Grant | None = None
@@ -168,8 +172,14 @@ def total_tokens(attempts: Sequence[v1.Attempt]) -> int:
     )
 
 
-_COUNTS = tuple(
-    field.name for field in v1.Usage.DESCRIPTOR.fields if field.name.endswith("_tokens")
+_NAMED = frozenset({"source", "image_variant"})
+_COUNTS = tuple(field.name for field in v1.Usage.DESCRIPTOR.fields if field.name not in _NAMED)
+# Whose count several are together: the least certain one's.
+_SOURCES = (
+    v1.USAGE_SOURCE_ESTIMATE,
+    v1.USAGE_SOURCE_COUNTED,
+    v1.USAGE_SOURCE_PROVIDER,
+    v1.USAGE_SOURCE_UNSPECIFIED,
 )
 
 
@@ -178,7 +188,10 @@ def total_usage(attempts: Sequence[v1.Attempt]) -> v1.Usage | None:
     used = [attempt.usage for attempt in attempts if attempt.HasField("usage")]
     if not used:
         return None
-    total = v1.Usage(source=max(usage.source for usage in used))
+    total = v1.Usage(
+        source=min((usage.source for usage in used), key=_SOURCES.index),
+        image_variant=next((usage.image_variant for usage in used if usage.image_variant), ""),
+    )
     for name in _COUNTS:
         setattr(total, name, sum(getattr(usage, name) for usage in used))
     return total

@@ -6,21 +6,19 @@ from functools import partial
 from typing import TypeVar, cast
 
 from trunkline import v1
-from trunkline_server.engine.accounts import Accounts
-from trunkline_server.engine.attempt import Services, deadline_passed
+from trunkline_server.engine.attempt import Services
 from trunkline_server.engine.call import Call
 from trunkline_server.engine.events import delta_event
-from trunkline_server.engine.limit import within
+from trunkline_server.engine.media_calls import MediaCalls
 from trunkline_server.engine.needs import embed_query, generate_query
 from trunkline_server.engine.ports import (
     Affinity,
     AnswerCache,
     Bounds,
     Caller,
-    Privacy,
-    Treatment,
 )
 from trunkline_server.engine.questions import Question, Terms, query_of
+from trunkline_server.engine.requests import Cacheable, Request
 from trunkline_server.engine.stream import SendDelta
 from trunkline_server.engine.table import Table
 from trunkline_server.engine.work import Work, whole
@@ -29,19 +27,16 @@ from trunkline_server.routing.explain import decide_into, explain_into
 from trunkline_server.routing.plan import plan
 from trunkline_server.routing.query import Constraint
 
-RequestT = TypeVar("RequestT", v1.GenerateRequest, v1.EmbedRequest)
+TreatedT = TypeVar("TreatedT", bound=Request)
 _Sender = Callable[[v1.StreamGenerateResponse | bytes], Awaitable[None]]
 
 
-class Engine:
+class Engine(MediaCalls):
     """Carries out calls by the table in force. Not thread-safe: one event loop each."""
 
     def __init__(self, services: Services, table: Table) -> None:
-        self._services = services
-        self._accounts = Accounts(services)
+        super().__init__(services, table)
         self._work = Work(services, self._accounts, table)
-        # None: labels mean nothing. May be replaced as the table may.
-        self.privacy: Privacy | None = None
 
     @property
     def table(self) -> Table:
@@ -50,7 +45,7 @@ class Engine:
 
     @table.setter
     def table(self, table: Table) -> None:
-        self._work.table = table
+        self._work.table = self._media.table = table
 
     @property
     def affinity(self) -> Affinity | None:
@@ -217,7 +212,7 @@ class Engine:
         if request.HasField("routing") and request.routing.explain:
             explain_into(response, snapshot, health, now, chosen, in_full=True)
 
-    def _admit(self, call: Call, request: "_Request") -> None:
+    def _admit(self, call: Call, request: Cacheable) -> None:
         """Refuses what cannot be carried out whatever the table says."""
         if request.HasField("cache") and request.cache.mode == v1.CACHE_MODE_BYPASS:
             call.cache_status = v1.CACHE_STATUS_BYPASS
@@ -226,7 +221,7 @@ class Engine:
 
     def _cache(self, call: Call) -> AnswerCache | None:
         """The cache, if it has a part in the call. Raises CACHE_MISS."""
-        cache, request = self._services.cache, call.request
+        cache, request = self._services.cache, cast("Cacheable", call.request)
         kept = cache is not None and (call.treatment is None or call.treatment.may_cache)
         if kept and (call.bounds is None or call.bounds.permits("cache")):
             return cache
@@ -236,37 +231,6 @@ class Engine:
             what = "router keeps no cache" if cache is None else "call's answers are not kept"
             raise TrunklineError(v1.ERROR_REASON_CACHE_MISS, f"no cached answer: this {what}")
         return None
-
-    async def _treated(self, call: Call, request: RequestT, privacy: Privacy) -> RequestT:
-        """What vendors see of a request, whose call notes how it is treated."""
-        treatment = privacy.treat(request, call.id) or await self._examined(call, privacy)
-        return _sent(call, treatment, request)
-
-    async def _examined(self, call: Call, privacy: Privacy) -> Treatment:
-        remaining = call.deadline - self._services.clock.monotonic()
-        try:
-            return await within(remaining, privacy.examine(call.request, call.id))
-        except TimeoutError:
-            raise deadline_passed(call) from None
-
-
-_Request = v1.GenerateRequest | v1.EmbedRequest
-
-
-def _sent(call: Call, treatment: Treatment, request: RequestT) -> RequestT:
-    """Notes how a call is treated, and gives what vendors see of its request.
-
-    From here on nothing that looks at the call sees what was masked.
-    """
-    call.treatment = treatment
-    call.constraints += treatment.constraints
-    masked = treatment.masked
-    if masked is None:
-        return request
-    call.served = request.context.user_id
-    call.request = masked
-    call.raw = b""
-    return cast("RequestT", masked)  # A copy is of the kind that was copied.
 
 
 def _unveiled(call: Call, response: v1.GenerateResponse | bytes) -> v1.GenerateResponse | bytes:

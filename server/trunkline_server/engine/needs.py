@@ -3,7 +3,9 @@
 from collections.abc import Iterable, Sequence
 
 from trunkline import v1
-from trunkline_server.errors import TrunklineError, Violation, invalid_fields
+from trunkline_server.engine.requests import Cacheable, Request
+from trunkline_server.errors import TrunklineError, Violation, invalid, invalid_fields
+from trunkline_server.providers.codec import OPTIONAL_FACULTIES
 from trunkline_server.routing.query import Kind, Query
 from trunkline_server.routing.snapshot import Deployment
 
@@ -64,6 +66,64 @@ def embed_query(request: v1.EmbedRequest, permitted: frozenset[str] | None) -> Q
     return query
 
 
+def image_query(request: v1.GenerateImageRequest, permitted: frozenset[str] | None) -> Query:
+    """The routing query of pictures; a model must see those that it begins from."""
+    needs = frozenset({"vision"}) if request.images or request.HasField("mask") else _NONE
+    query = Query(
+        request.model,
+        tokens_in(len(request.prompt)),
+        kind="image_generation",
+        capabilities=needs,
+        models=permitted,
+    )
+    _add_wishes(query, request)
+    return query
+
+
+def recording_query(spec: v1.TranscribeSpec, permitted: frozenset[str] | None) -> Query:
+    """The routing query of a transcript."""
+    query = Query(spec.model, kind="transcription", models=permitted)
+    _add_wishes(query, spec)
+    return query
+
+
+def speech_query(request: v1.SynthesizeRequest, permitted: frozenset[str] | None) -> Query:
+    """The routing query of speech."""
+    query = Query(request.model, tokens_in(len(request.text)), kind="speech", models=permitted)
+    _add_wishes(query, request)
+    return query
+
+
+def rerank_query(request: v1.RerankRequest, permitted: frozenset[str] | None) -> Query:
+    """The routing query of an order; its context need is that of the query and the longest
+    document, or as much of it as is to be looked at."""
+    longest = tokens_in(max(map(len, request.documents)))
+    if request.HasField("max_tokens_per_document"):
+        longest = min(longest, request.max_tokens_per_document)
+    size = tokens_in(len(request.query)) + longest
+    query = Query(request.model, size, kind="rerank", models=permitted)
+    _add_wishes(query, request)
+    return query
+
+
+def count_query(request: v1.CountTokensRequest, permitted: frozenset[str] | None) -> Query:
+    """The routing query of a count: of a conversation's. Whether it fits is not asked."""
+    _, needs = _walk(request.messages)
+    if request.tools:
+        needs.add("tools")
+    query = Query(
+        request.model, kind="chat", capabilities=frozenset(needs) or _NONE, models=permitted
+    )
+    _add_wishes(query, request)
+    return query
+
+
+def estimate_tokens(request: v1.CountTokensRequest) -> int:
+    """The tokens of a conversation, by the length of its text."""
+    size, _ = _walk(request.messages)
+    return tokens_in(size + sum(tool.ByteSize() for tool in request.tools))
+
+
 def route_query(request: v1.RouteRequest, permitted: frozenset[str] | None) -> Query:
     """The routing query of a dry run: of whatever the model named can do, or else of a chat
     unless embedding is among the capabilities asked for."""
@@ -76,7 +136,7 @@ def route_query(request: v1.RouteRequest, permitted: frozenset[str] | None) -> Q
     return query
 
 
-def estimate_usage(request: v1.GenerateRequest | v1.EmbedRequest, output_chars: int) -> v1.Usage:
+def estimate_usage(request: Cacheable, output_chars: int) -> v1.Usage:
     """The usage of an answer that its vendor did not count, or not to the end: never more
     output than the request allows."""
     output = tokens_in(output_chars)
@@ -94,12 +154,16 @@ def estimate_usage(request: v1.GenerateRequest | v1.EmbedRequest, output_chars: 
 
 
 def unmet_needs(
-    request: v1.GenerateRequest | v1.EmbedRequest, query: Query, members: Sequence[Deployment]
+    request: Request, query: Query, members: Sequence[Deployment]
 ) -> TrunklineError | None:
-    """The error for what a request itself contains and no deployment of its model takes, by
-    field; None when something else stands in the way."""
+    """The error for what a request itself contains, or is, and no deployment of its model takes,
+    by field; None when something else stands in the way."""
     if isinstance(request, v1.EmbedRequest) or not members:
         return None
+    if query.kind in OPTIONAL_FACULTIES and not any(
+        query.kind in member.capabilities for member in members
+    ):
+        return invalid("model", f"no deployment of {query.model!r} can do this: {query.kind}")
     asked = set(request.requirements.capabilities)
     violations = [
         Violation(_field_of(request, need), f"no deployment of {query.model!r} takes this: {need}")
@@ -116,8 +180,12 @@ _FIELDS = {
 }
 
 
-def _field_of(request: v1.GenerateRequest, need: str) -> str:
+def _field_of(request: Request, need: str) -> str:
     """The path of the first field that needs a capability."""
+    if isinstance(request, v1.GenerateImageRequest):
+        return "images" if request.images else "mask"
+    if not isinstance(request, v1.GenerateRequest | v1.CountTokensRequest):
+        return "requirements.capabilities"
     for place, message in enumerate(request.messages):
         for number, part in enumerate(message.parts):
             path = f"messages[{place}].parts[{number}]"
@@ -162,9 +230,7 @@ def _walk(messages: Iterable[v1.Message]) -> tuple[int, set[str]]:
     return size, needs
 
 
-def _add_wishes(
-    query: Query, request: v1.GenerateRequest | v1.EmbedRequest | v1.RouteRequest
-) -> None:
+def _add_wishes(query: Query, request: Request | v1.RouteRequest) -> None:
     """Adds what the caller demands and prefers; most say nothing of the kind."""
     if request.HasField("requirements"):
         requirements = request.requirements

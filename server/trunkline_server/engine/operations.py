@@ -5,10 +5,20 @@ from typing import Generic, TypeVar
 
 from trunkline import v1
 from trunkline_server.engine.needs import estimate_usage
+from trunkline_server.engine.requests import Request
 from trunkline_server.providers.codec import Codec, CodecTarget, WireRequest
+from trunkline_server.routing.snapshot import Deployment
 
-RequestT = TypeVar("RequestT", bound=v1.GenerateRequest | v1.EmbedRequest)
-ResponseT = TypeVar("ResponseT", bound=v1.GenerateResponse | v1.EmbedResponse)
+RequestT = TypeVar("RequestT", bound=Request)
+ResponseT = TypeVar(
+    "ResponseT",
+    bound=v1.GenerateResponse
+    | v1.EmbedResponse
+    | v1.GenerateImageResponse
+    | v1.TranscribeResponse
+    | v1.RerankResponse
+    | v1.CountTokensResponse,
+)
 
 
 class Operation(ABC, Generic[RequestT, ResponseT]):
@@ -19,8 +29,11 @@ class Operation(ABC, Generic[RequestT, ResponseT]):
         """The vendor's request; raises TrunklineError for what the dialect cannot carry."""
 
     @abstractmethod
-    def decode(self, codec: Codec, body: bytes, request: RequestT) -> ResponseT:
-        """The answer, its usage estimated if the vendor gave none; raises UpstreamError."""
+    def decode(
+        self, codec: Codec, body: bytes, request: RequestT, target: Deployment
+    ) -> tuple[ResponseT, v1.Usage]:
+        """The answer and what it consumed, estimated if the vendor did not say; raises
+        UpstreamError."""
 
 
 class Generate(Operation[v1.GenerateRequest, v1.GenerateResponse]):
@@ -29,12 +42,15 @@ class Generate(Operation[v1.GenerateRequest, v1.GenerateResponse]):
     def encode(self, codec: Codec, request: v1.GenerateRequest, target: CodecTarget) -> WireRequest:
         return codec.encode_generate(request, target, stream=False)
 
-    def decode(self, codec: Codec, body: bytes, request: v1.GenerateRequest) -> v1.GenerateResponse:
+    def decode(
+        self, codec: Codec, body: bytes, request: v1.GenerateRequest, target: Deployment
+    ) -> tuple[v1.GenerateResponse, v1.Usage]:
         response = v1.GenerateResponse()
         codec.decode_generate(body, response)
-        if not response.usage.source:
-            response.usage.CopyFrom(estimate_usage(request, response.message.ByteSize()))
-        return response
+        usage = response.usage
+        if not usage.source:
+            usage.CopyFrom(estimate_usage(request, response.message.ByteSize()))
+        return response, usage
 
 
 class Embed(Operation[v1.EmbedRequest, v1.EmbedResponse]):
@@ -43,13 +59,17 @@ class Embed(Operation[v1.EmbedRequest, v1.EmbedResponse]):
     def encode(self, codec: Codec, request: v1.EmbedRequest, target: CodecTarget) -> WireRequest:
         return codec.encode_embed(request, target)
 
-    def decode(self, codec: Codec, body: bytes, request: v1.EmbedRequest) -> v1.EmbedResponse:
+    def decode(
+        self, codec: Codec, body: bytes, request: v1.EmbedRequest, target: Deployment
+    ) -> tuple[v1.EmbedResponse, v1.Usage]:
         response = v1.EmbedResponse()
         codec.decode_embed(body, response)
-        if not response.usage.source:
-            response.usage.CopyFrom(estimate_usage(request, 0))
-        return response
+        usage = response.usage
+        if not usage.source:
+            usage.CopyFrom(estimate_usage(request, 0))
+        return response, usage
 
 
+# They know nothing of a single call, and so are shared.
 GENERATE = Generate()
 EMBED = Embed()

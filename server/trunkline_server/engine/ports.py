@@ -1,9 +1,10 @@
 """What the engine asks of others: who calls, who watches, and what else holds for a call."""
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from trunkline import v1
+from trunkline_server.engine.requests import Request
 from trunkline_server.errors import TrunklineError
 from trunkline_server.routing.query import Constraint
 from trunkline_server.routing.snapshot import Deployment
@@ -14,6 +15,19 @@ if TYPE_CHECKING:
     from trunkline_server.engine.call import Call
     from trunkline_server.engine.table import Table
     from trunkline_server.routing.plan import Plan
+
+# What calls do, as they are counted and booked.
+OPERATIONS = (
+    *("generate", "stream_generate", "embed", "generate_image", "transcribe", "synthesize"),
+    *("rerank", "count_tokens"),
+)
+# Those whose answers are streamed.
+STREAMED = frozenset({"stream_generate", "synthesize"})
+
+# Answers that may hold text of the caller's.
+MediaT = TypeVar(
+    "MediaT", bound=v1.GenerateImageResponse | v1.TranscribeResponse | v1.RerankResponse
+)
 
 Headers = tuple[tuple[str, str], ...]
 # A streamed call's way out: events, or events that are serialised already.
@@ -166,6 +180,10 @@ class Books(Protocol):
 class Veil(Protocol):
     """What stands between the vendor and the caller of a call, on the way back."""
 
+    def restored_media(self, response: MediaT) -> MediaT:
+        """As `restored`, of an answer that was not kept."""
+        ...
+
     def restored(self, response: v1.GenerateResponse | bytes) -> v1.GenerateResponse:
         """The answer as the caller gets it; the given one, as the vendor gave it or as the
         cache kept it, is not changed."""
@@ -196,7 +214,7 @@ class Treatment(Protocol):
         ...
 
     @property
-    def masked(self) -> v1.GenerateRequest | v1.EmbedRequest | None:
+    def masked(self) -> Request | None:
         """What vendors and the cache see in place of the request; None: the request itself."""
         ...
 
@@ -209,16 +227,12 @@ class Treatment(Protocol):
 class Privacy(Protocol):
     """Data classification, and masking."""
 
-    def treat(
-        self, request: v1.GenerateRequest | v1.EmbedRequest, call_id: str
-    ) -> Treatment | None:
+    def treat(self, request: Request, call_id: str) -> Treatment | None:
         """How a call is treated; None if that takes time, see `examine`. Raises
         TrunklineError."""
         ...
 
-    async def examine(
-        self, request: v1.GenerateRequest | v1.EmbedRequest, call_id: str
-    ) -> Treatment:
+    async def examine(self, request: Request, call_id: str) -> Treatment:
         """As `treat`, for calls that take time. Raises TrunklineError."""
         ...
 

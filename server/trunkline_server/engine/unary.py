@@ -106,7 +106,7 @@ class UnaryLoop(Generic[RequestT, ResponseT]):
                 if not attempt.repeats(refusal):
                     raise refusal
                 reply = await self._repeat(attempt, binding, wire, limit)
-            response = self._operation.decode(codec, reply.body, self._request)
+            response, usage = self._operation.decode(codec, reply.body, self._request, target)
         except UpstreamError as error:
             attempt.fail(error)
             raise
@@ -119,7 +119,7 @@ class UnaryLoop(Generic[RequestT, ResponseT]):
             attempt.abandoned()
             attempt.cancel()
             raise
-        attempt.succeed(reply.status, response.usage)
+        attempt.succeed(reply.status, usage)
         return response
 
     def _left(self, attempt: Attempt) -> float:

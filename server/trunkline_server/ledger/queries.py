@@ -115,6 +115,11 @@ class UsageRow:
     cached_input_tokens: int
     cache_write_tokens: int
     reasoning_tokens: int
+    output_images: int
+    input_audio_ms: int
+    output_audio_ms: int
+    input_characters: int
+    search_units: int
     cost_input_nanos: int
     cost_output_nanos: int
     cost_total_nanos: int

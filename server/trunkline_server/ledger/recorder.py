@@ -15,7 +15,7 @@ from trunkline import v1
 from trunkline.admin import v1 as admin
 from trunkline_server.clock import Clock
 from trunkline_server.engine.call import Call, Pace, total_usage
-from trunkline_server.engine.ports import Caller, NullObserver
+from trunkline_server.engine.ports import OPERATIONS, STREAMED, Caller, NullObserver
 from trunkline_server.errors import TrunklineError
 from trunkline_server.routing.snapshot import Deployment
 
@@ -126,7 +126,7 @@ class Recorder(NullObserver):
         self._places: _Parts[Deployment] = _Parts(self._deployment_part)
         self._own = {
             (operation, kind): _own_part(origin, operation, kind)
-            for operation in ("generate", "stream_generate", "embed")
+            for operation in OPERATIONS
             for kind in (admin.USAGE_EVENT_KIND_CALL, admin.USAGE_EVENT_KIND_ATTEMPT)
         }
         # 128 bits: when this recorder began, 40 random ones, and a number. Ids made together
@@ -262,7 +262,7 @@ def _own_part(origin: Origin, operation: str, kind: admin.UsageEventKind.ValueTy
     return admin.UsageEvent(
         kind=kind,
         operation=operation,
-        streamed=operation == "stream_generate",
+        streamed=operation in STREAMED,
         replica=origin.replica,
         worker=origin.worker,
         router_version=origin.router_version,

@@ -17,11 +17,9 @@ from trunkline_server.privacy.mask import Find, MaskMap
 from trunkline_server.privacy.payload import PayloadNote, PayloadRules
 from trunkline_server.privacy.ports import PrivacyWatch
 from trunkline_server.privacy.presidio import Presidio
-from trunkline_server.privacy.request import mask_request, texts_of
+from trunkline_server.privacy.request import Request, mask_request, texts_of
 from trunkline_server.privacy.rule import Span
 from trunkline_server.privacy.veil import Veil
-
-Request = v1.GenerateRequest | v1.EmbedRequest
 
 # Requests of more bytes are searched in a thread.
 MOST_AT_ONCE = 32 * 1024

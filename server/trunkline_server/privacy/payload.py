@@ -11,6 +11,7 @@ from trunkline import v1
 from trunkline_server.privacy.mask import Find
 from trunkline_server.privacy.ports import PrivacyWatch
 from trunkline_server.privacy.redact import replaced
+from trunkline_server.privacy.request import Request, texts_of
 
 # Longer than anything that a rule finds, a private key being the longest.
 _MARGIN = 12_288
@@ -38,7 +39,7 @@ class PayloadNote:
         self._pieces: list[str] = []
         self._size = 0
 
-    def request(self, request: v1.GenerateRequest | v1.EmbedRequest) -> None:
+    def request(self, request: Request) -> None:
         """Notes what is asked."""
         for line in _lines(request):
             if self._add(line):
@@ -50,6 +51,10 @@ class PayloadNote:
         """Takes an answer, or a part of it."""
         for part in message.parts:
             self._add(_text_of(part))
+
+    def text(self, text: str) -> None:
+        """Takes an answer that is text, or a part of it."""
+        self._add(f"{text}\n" if text else "")
 
     def delta(self, delta: v1.StreamDelta) -> None:
         """Takes a piece of a streamed answer."""
@@ -84,9 +89,9 @@ class PayloadNote:
         return replaced(text[:end], spans, lambda span: f"[{span.kind}]"), len(text) > end
 
 
-def _lines(request: v1.GenerateRequest | v1.EmbedRequest) -> Iterator[str]:
-    if isinstance(request, v1.EmbedRequest):
-        for text in request.inputs:
+def _lines(request: Request) -> Iterator[str]:
+    if not isinstance(request, v1.GenerateRequest | v1.CountTokensRequest):
+        for text in texts_of(request):
             yield f"{text}\n"
         return
     for message in request.messages:

@@ -1,19 +1,23 @@
 """Masks whole requests: every text in them that a vendor would see.
 
-Beside the messages these are the inputs of embeddings, stop sequences, descriptions and schemas
-of tools and of the answer, and the texts among the provider's own options. A context's user_id
-that holds personal data is left out: a placeholder would name all users alike.
+Beside the messages these are the inputs of embeddings, prompts of pictures, what is to be spoken,
+queries and documents, stop sequences, descriptions and schemas of tools and of the answer, and the
+texts among the provider's own options. Pictures and sound are sent as they are. A context's
+user_id that holds personal data is left out: a placeholder would name all users alike.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 
+from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
 
 from trunkline import v1
 from trunkline_server.privacy.mask import PLACEHOLDER, Find, Masker, MaskMap
 from trunkline_server.privacy.rule import Span
 
-Request = v1.GenerateRequest | v1.EmbedRequest
+Prompted = v1.GenerateImageRequest | v1.TranscribeSpec | v1.SynthesizeRequest | v1.RerankRequest
+Request = v1.GenerateRequest | v1.EmbedRequest | v1.CountTokensRequest | Prompted
 
 
 def texts_of(request: Request) -> list[str]:
@@ -24,11 +28,7 @@ def texts_of(request: Request) -> list[str]:
         texts[text] = None
         return ()
 
-    masker = Masker(note, MaskMap())
-    if isinstance(request, v1.EmbedRequest):
-        _mask_embed(request, masker)
-    else:
-        _mask_generate(request, masker)
+    _mask(request, Masker(note, MaskMap()))
     return list(texts)
 
 
@@ -40,12 +40,25 @@ def mask_request(
     them already are not given out. The given request is not changed.
     """
     taken = {name for text in texts if "[" in text for name in PLACEHOLDER.findall(text)}
-    if isinstance(request, v1.EmbedRequest):
-        masker = Masker(find, MaskMap(taken))
-        return _mask_embed(request, masker), masker.map
-    as_json = request.response_format.WhichOneof("kind") is not None
+    as_json = (
+        isinstance(request, v1.GenerateRequest)
+        and request.response_format.WhichOneof("kind") is not None
+    )
     masker = Masker(find, MaskMap(taken, text_is_json=as_json))
-    return _mask_generate(request, masker), masker.map
+    return _mask(request, masker), masker.map
+
+
+def _mask(request: Request, masker: Masker) -> Request | None:
+    """A masked copy, or None."""
+    match request:
+        case v1.GenerateRequest():
+            return _mask_generate(request, masker)
+        case v1.EmbedRequest():
+            return _mask_embed(request, masker)
+        case v1.CountTokensRequest():
+            return _mask_count(request, masker)
+        case _:
+            return _mask_prompted(request, masker)
 
 
 def _mask_generate(request: v1.GenerateRequest, masker: Masker) -> v1.GenerateRequest | None:
@@ -86,6 +99,55 @@ def _mask_embed(request: v1.EmbedRequest, masker: Masker) -> v1.EmbedRequest | N
     made = v1.EmbedRequest()
     made.CopyFrom(request)
     made.inputs[:] = inputs
+    if options is not None:
+        made.provider_options.CopyFrom(options)
+    if nameless:
+        made.context.user_id = ""
+    return made
+
+
+def _mask_count(request: v1.CountTokensRequest, masker: Masker) -> v1.CountTokensRequest | None:
+    messages = [masker.message(message) for message in request.messages]
+    tools = [_mask_tool(tool, masker) for tool in request.tools]
+    nameless = _names_a_person(request.context, masker)
+    renamed = any(new is not old for old, new in zip(request.messages, messages, strict=True))
+    if not (len(masker.map) or nameless or renamed):
+        return None
+    made = v1.CountTokensRequest()
+    made.CopyFrom(request)
+    for place, message in enumerate(messages):
+        made.messages[place].CopyFrom(message)
+    for place, tool in enumerate(tools):
+        if tool is not None:
+            made.tools[place].CopyFrom(tool)
+    if nameless:
+        made.context.user_id = ""
+    return made
+
+
+# The texts of requests that have a few of them, each in a field of its own.
+_TEXTS: Mapping[type[Message], tuple[str, ...]] = {
+    v1.GenerateImageRequest: ("prompt", "negative_prompt"),
+    v1.TranscribeSpec: ("prompt",),
+    v1.SynthesizeRequest: ("text", "instructions"),
+    v1.RerankRequest: ("query",),
+}
+
+
+def _mask_prompted(request: Prompted, masker: Masker) -> Prompted | None:
+    texts = {name: masker.text(getattr(request, name)) for name in _TEXTS[type(request)]}
+    documents: list[str] = []
+    if isinstance(request, v1.RerankRequest):
+        documents = [masker.text(text) for text in request.documents]
+    options = _mask_options(request.provider_options, masker)
+    nameless = _names_a_person(request.context, masker)
+    if not (len(masker.map) or nameless):
+        return None
+    made: Prompted = deepcopy(request)
+    for name, text in texts.items():
+        setattr(made, name, text)
+    if isinstance(made, v1.RerankRequest):
+        made.documents[:] = documents
     if options is not None:
         made.provider_options.CopyFrom(options)
     if nameless:

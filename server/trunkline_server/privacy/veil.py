@@ -1,6 +1,7 @@
 """What stands between the vendor and the caller of a masked call, on the way back."""
 
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from trunkline import v1
 from trunkline_server.privacy.mask import MaskMap
@@ -8,6 +9,8 @@ from trunkline_server.privacy.payload import PayloadNote
 from trunkline_server.privacy.stream import StreamRestorer
 
 Send = Callable[[v1.StreamGenerateResponse], Awaitable[None]]
+Media = v1.GenerateImageResponse | v1.TranscribeResponse | v1.RerankResponse
+MediaT = TypeVar("MediaT", bound=Media)
 Take = Callable[[v1.StreamGenerateResponse | bytes], Awaitable[None]]
 
 
@@ -35,6 +38,24 @@ class Veil:
         made.CopyFrom(response)
         self._map.restore_message(made.message)
         return made
+
+    def restored_media(self, response: MediaT) -> MediaT:
+        """The answer as the caller gets it. Of an order there is nothing to restore."""
+        note, map_ = self._note, self._map
+        if isinstance(response, v1.TranscribeResponse):
+            if note is not None:
+                note.text(response.text)
+            response.text = map_.restore(response.text)
+            for segment in response.segments:
+                segment.text = map_.restore(segment.text)
+        elif isinstance(response, v1.GenerateImageResponse):
+            for image in response.images:
+                if note is not None:
+                    note.text(image.revised_prompt)
+                image.revised_prompt = map_.restore(image.revised_prompt)
+        if note is not None:
+            note.end()
+        return response
 
     def sender(self, send: Send) -> Take:
         """What takes the events of a stream as the vendor gave them, which may be serialised

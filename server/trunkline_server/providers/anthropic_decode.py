@@ -74,6 +74,18 @@ def decode_message(body: bytes, into: v1.GenerateResponse) -> None:
         raise bad_response("an answer that is not a message") from None
 
 
+def decode_count(body: bytes) -> int:
+    """As TokenCountCodec.decode_token_count asks."""
+    try:
+        answer = orjson.loads(body)
+        if answer.get("type") == "error":
+            raise reported_error(answer, status=200)
+        # Nothing counted is no zero.
+        return _count({"input_tokens": answer["input_tokens"] + 0}, "input_tokens")
+    except SHAPE_ERRORS:
+        raise bad_response("an answer that is not a count") from None
+
+
 def finish_reason(vendor_reason: str) -> v1.FinishReason.ValueType:
     """Unspecified when the vendor gave none, OTHER for one that is not known."""
     if not vendor_reason:

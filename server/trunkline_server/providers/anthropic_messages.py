@@ -8,7 +8,7 @@ import orjson
 from trunkline import v1
 from trunkline_server.errors import UpstreamError, invalid
 from trunkline_server.providers.anthropic_content import DIALECT
-from trunkline_server.providers.anthropic_decode import decode_message
+from trunkline_server.providers.anthropic_decode import decode_count, decode_message
 from trunkline_server.providers.anthropic_encode import encode_body
 from trunkline_server.providers.anthropic_errors import bad_response, decode_failure
 from trunkline_server.providers.anthropic_stream import AnthropicStreamDecoder
@@ -30,6 +30,8 @@ class AnthropicMessagesCodec:
     - `version_in_body` (bool, False): sends the version as the body's `anthropic_version`
       and not as the header `anthropic-version`.
     - `beta` (str, none): the value of the header `anthropic-beta`.
+    - `count_path` (str, `path` with "/count_tokens"): where tokens are counted; empty for hosts
+      that do not count. Hosts whose `path` holds the model do not, unless it is set.
     - `effort` (str, "adaptive"): how a reasoning effort is sent: "adaptive" as adaptive
       thinking with `output_config.effort`; "budget", for models before the effort scale, as a
       budget of 1024, 2048, 8192 or 24576 tokens from minimal to high, at most three quarters
@@ -89,6 +91,33 @@ class AnthropicMessagesCodec:
     def stream_decoder(self) -> StreamDecoder:
         """See Codec."""
         return AnthropicStreamDecoder()
+
+    def encode_token_count(
+        self, request: v1.CountTokensRequest, target: CodecTarget
+    ) -> WireRequest | None:
+        """See TokenCountCodec."""
+        flags = target.flags
+        path = str(flags.get("path", _PATH))
+        path = str(flags.get("count_path", "" if "{model}" in path else f"{path}/count_tokens"))
+        if not path:
+            return None
+        asked = v1.GenerateRequest(messages=request.messages, tools=request.tools)
+        body = encode_body(asked, target, stream=False)
+        # What is counted is only what is read.
+        del body["max_tokens"]
+        headers: list[tuple[str, str]] = []
+        version = str(flags.get("version", _VERSION))
+        if flags.get("version_in_body"):
+            body["anthropic_version"] = version
+        else:
+            headers.append(("anthropic-version", version))
+        if "beta" in flags:
+            headers.append(("anthropic-beta", str(flags["beta"])))
+        return WireRequest(path=path, body=orjson.dumps(body), headers=tuple(headers))
+
+    def decode_token_count(self, body: bytes) -> int:
+        """See TokenCountCodec."""
+        return decode_count(body)
 
     def encode_embed(
         self,

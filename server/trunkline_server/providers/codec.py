@@ -166,9 +166,11 @@ class SpeechDecoder(Protocol):
     media_type: str
     usage: v1.Usage
 
-    def feed(self, chunk: bytes) -> Sequence[bytes]:
+    def feed(self, event: str, data: bytes) -> Sequence[bytes]:
         """The pieces that one chunk of the body gives, often one, possibly none, none empty.
 
+        Of a body whose content type is text/event-stream these are its events, as
+        StreamDecoder.feed has them; of any other its bytes as they come, and `event` is empty.
         Raises UpstreamError as StreamDecoder.feed does.
         """
         ...

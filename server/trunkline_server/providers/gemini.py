@@ -1,4 +1,5 @@
-"""The Gemini dialect: generateContent, streamGenerateContent and batchEmbedContents."""
+"""The Gemini dialect: generateContent, streamGenerateContent, batchEmbedContents, predict and
+countTokens."""
 
 from collections.abc import Mapping
 from functools import lru_cache
@@ -11,8 +12,15 @@ from trunkline_server.providers import (
     gemini_decode,
     gemini_encode,
     gemini_errors,
+    gemini_images,
+    gemini_speech,
 )
-from trunkline_server.providers.codec import CodecTarget, StreamDecoder, WireRequest
+from trunkline_server.providers.codec import (
+    CodecTarget,
+    SpeechDecoder,
+    StreamDecoder,
+    WireRequest,
+)
 from trunkline_server.providers.gemini_stream import GeminiStreamDecoder
 from trunkline_server.providers.gemini_vertex import vertex_embed
 
@@ -32,8 +40,11 @@ class GeminiCodec:
         tokens from MINIMAL to HIGH), for Gemini 2.5 models, which refuse levels. In either
         case a budget_tokens that is set goes out as thinkingBudget in the effort's place,
         and REASONING_EFFORT_NONE as a budget of zero.
-      vertex: true for Vertex AI, whose embeddings are asked for otherwise (see gemini_vertex).
+      vertex: true for Vertex AI, whose embeddings are asked for otherwise (see gemini_vertex), and
+        whose countTokens wants the conversation itself and not in a generateContentRequest.
       embed_by: "predict" for models whose embeddings Vertex AI gives by that method alone.
+      image_call: "generate" (default) asks for pictures by generateContent; "predict" as Imagen
+        wants it.
       skip_signature_check: true gives the first call of an assistant message that has no
         signature of this dialect the vendor's placeholder, without which Gemini 3 refuses
         calls that another vendor's model made. False (default) sends none.
@@ -81,6 +92,38 @@ class GeminiCodec:
 
     def decode_embed(self, body: bytes, into: v1.EmbedResponse) -> None:
         gemini_decode.decode_embed(body, into)
+
+    def encode_image(self, request: v1.GenerateImageRequest, target: CodecTarget) -> WireRequest:
+        verb, body = gemini_images.encode_image(request, target)
+        return WireRequest(path=f"/{_resource_path(target.provider_model)}:{verb}", body=body)
+
+    def decode_image(
+        self, body: bytes, request: v1.GenerateImageRequest, into: v1.GenerateImageResponse
+    ) -> None:
+        gemini_images.decode_image(body, into)
+
+    def encode_speech(self, request: v1.SynthesizeRequest, target: CodecTarget) -> WireRequest:
+        return WireRequest(
+            path=f"/{_resource_path(target.provider_model)}:streamGenerateContent?alt=sse",
+            body=gemini_speech.speech_body(request),
+        )
+
+    def speech_decoder(
+        self, request: v1.SynthesizeRequest, target: CodecTarget, headers: Mapping[str, str]
+    ) -> SpeechDecoder:
+        return gemini_speech.GeminiSpeechDecoder()
+
+    def encode_token_count(
+        self, request: v1.CountTokensRequest, target: CodecTarget
+    ) -> WireRequest | None:
+        model = "".join(_resource(target.provider_model))
+        return WireRequest(
+            path=f"/{_resource_path(target.provider_model)}:countTokens",
+            body=gemini_encode.count_body(request, target, model),
+        )
+
+    def decode_token_count(self, body: bytes) -> int:
+        return gemini_decode.decode_count(body)
 
     def decode_error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
         return gemini_errors.decode_error(status, headers, body)

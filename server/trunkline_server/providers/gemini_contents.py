@@ -77,12 +77,11 @@ def _content_part(part: v1.Part, i: int, j: int) -> dict[str, Any]:
     path = f"messages[{i}].parts[{j}]"
     if kind not in _MEDIA:
         raise invalid(path, "holds a kind of part that its role does not have")
-    return _media_part(part, kind, path)
+    return media_part(getattr(part, kind), f"{path}.{kind}")
 
 
-def _media_part(part: v1.Part, kind: str, path: str) -> dict[str, Any]:
-    media: v1.Image | v1.Audio | v1.File = getattr(part, kind)
-    path = f"{path}.{kind}"
+def media_part(media: v1.Image | v1.Audio | v1.File, path: str) -> dict[str, Any]:
+    """A picture, sound or document. Raises INVALID_REQUEST naming the path."""
     match media.WhichOneof("source"):
         case "data":
             if not media.media_type:
@@ -199,7 +198,7 @@ def _result_part(part: v1.Part, i: int, j: int, called: dict[str, str]) -> dict[
         if kind == "text":
             texts.append(inner.text)
         elif kind in _MEDIA:
-            media.append(_media_part(inner, kind, f"{path}.tool_result.parts[{k}]"))
+            media.append(media_part(getattr(inner, kind), f"{path}.tool_result.parts[{k}].{kind}"))
         else:
             raise invalid(
                 f"{path}.tool_result.parts[{k}]", "a result holds text, pictures and documents"

@@ -43,6 +43,7 @@ _FINISH: Mapping[str, v1.FinishReason.ValueType] = {
 }
 _NOT_FINISHED = frozenset(("", "0", "FINISH_REASON_UNSPECIFIED"))
 _AUDIO = ("AUDIO", 4)
+_IMAGE = ("IMAGE", 2)
 # What tells of sources.
 BESIDE_CONTENT = frozenset(("groundingMetadata", "citationMetadata", "urlContextMetadata"))
 
@@ -135,6 +136,16 @@ def _predicted(reply: Json, usage: v1.Usage) -> list[Json]:
     return found
 
 
+def decode_count(body: bytes) -> int:
+    """As TokenCountCodec.decode_token_count asks."""
+    reply = read_document(body)
+    if "error" in reply:
+        raise reported_error(reply)
+    if "totalTokens" not in reply:
+        raise senseless("has no count of tokens")
+    return count_at(reply, "totalTokens")
+
+
 def first_candidate(reply: Json) -> Json | None:
     """The candidate in a reply, None when it holds none yet.
 
@@ -198,11 +209,13 @@ def read_usage(reply: Json, into: v1.Usage) -> None:
     into.output_tokens = count_at(counts, "candidatesTokenCount") + thoughts
     into.reasoning_tokens = thoughts
     into.cached_input_tokens = count_at(counts, "cachedContentTokenCount")
-    into.input_audio_tokens = _audio(counts, "promptTokensDetails") + _audio(
-        counts, "toolUsePromptTokensDetails"
+    into.input_audio_tokens = _of_kind(counts, "promptTokensDetails", _AUDIO) + _of_kind(
+        counts, "toolUsePromptTokensDetails", _AUDIO
     )
-    into.output_audio_tokens = _audio(counts, "candidatesTokensDetails")
-    into.cached_input_audio_tokens = _audio(counts, "cacheTokensDetails")
+    into.output_audio_tokens = _of_kind(counts, "candidatesTokensDetails", _AUDIO)
+    into.cached_input_audio_tokens = _of_kind(counts, "cacheTokensDetails", _AUDIO)
+    into.input_image_tokens = _of_kind(counts, "promptTokensDetails", _IMAGE)
+    into.output_image_tokens = _of_kind(counts, "candidatesTokensDetails", _IMAGE)
     into.source = (
         v1.USAGE_SOURCE_PROVIDER if "promptTokenCount" in counts else v1.USAGE_SOURCE_UNSPECIFIED
     )
@@ -213,10 +226,10 @@ def _has_counts(counts: Json) -> bool:
     return "promptTokenCount" in counts or "candidatesTokenCount" in counts
 
 
-def _audio(counts: Json, key: str) -> int:
+def _of_kind(counts: Json, key: str, kind: tuple[str, int]) -> int:
     total = 0
     for item in list_at(counts, key):
         detail = as_object(item, key)
-        if detail.get("modality") in _AUDIO:
+        if detail.get("modality") in kind:
             total += count_at(detail, "tokenCount")
     return total

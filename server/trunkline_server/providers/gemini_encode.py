@@ -95,6 +95,15 @@ def generate_body(request: v1.GenerateRequest, target: CodecTarget) -> bytes:
     return orjson.dumps(body)
 
 
+def count_body(request: v1.CountTokensRequest, target: CodecTarget, resource: str) -> bytes:
+    """The body of countTokens; `resource` is the model's name with its collection."""
+    asked = v1.GenerateRequest(messages=request.messages, tools=request.tools)
+    body = orjson.loads(generate_body(asked, target))
+    if not target.flags.get("vertex"):
+        body = {"generateContentRequest": {"model": resource, **body}}
+    return orjson.dumps(body)
+
+
 def embed_body(request: v1.EmbedRequest, resource: str) -> bytes:
     """The body of batchEmbedContents; `resource` is the model's name with its collection.
 
@@ -106,7 +115,7 @@ def embed_body(request: v1.EmbedRequest, resource: str) -> bytes:
         shared["taskType"] = task
     if request.HasField("dimensions"):
         shared["outputDimensionality"] = request.dimensions
-    _merge(shared, embed_options(request))
+    merge(shared, embed_options(request))
     return orjson.dumps(
         {"requests": [{**shared, "content": {"parts": [{"text": t}]}} for t in request.inputs]}
     )
@@ -126,7 +135,7 @@ def embed_options(request: v1.EmbedRequest) -> dict[str, Any]:
     """The vendor's options for each input."""
     if not request.HasField("provider_options"):
         return {}
-    return _options(request.provider_options, _PROTECTED_EMBED)
+    return options_of(request.provider_options, _PROTECTED_EMBED)
 
 
 def _tools(request: v1.GenerateRequest) -> list[dict[str, Any]]:
@@ -237,7 +246,7 @@ def _response_schema(shape: v1.JsonSchema) -> Any:
 
 
 def _merge_generate_options(body: dict[str, Any], struct: struct_pb2.Struct) -> None:
-    options = _options(struct, _PROTECTED_GENERATE)
+    options = options_of(struct, _PROTECTED_GENERATE)
     config = options.get("generationConfig")
     if isinstance(config, dict) and config.get("candidateCount", 1) != 1:
         raise invalid(
@@ -246,10 +255,11 @@ def _merge_generate_options(body: dict[str, Any], struct: struct_pb2.Struct) -> 
     tools = options.get("tools")
     if isinstance(tools, list):
         options["tools"] = body.get("tools", []) + tools
-    _merge(body, options)
+    merge(body, options)
 
 
-def _options(struct: struct_pb2.Struct, protected: frozenset[str]) -> dict[str, Any]:
+def options_of(struct: struct_pb2.Struct, protected: frozenset[str]) -> dict[str, Any]:
+    """The caller's own fields; raises INVALID_REQUEST for one that is protected."""
     options = {key: _plain(value) for key, value in struct.fields.items()}
     for key in options:
         if key.replace("_", "").lower() in protected:
@@ -257,11 +267,12 @@ def _options(struct: struct_pb2.Struct, protected: frozenset[str]) -> dict[str, 
     return options
 
 
-def _merge(into: dict[str, Any], extra: dict[str, Any]) -> None:
+def merge(into: dict[str, Any], extra: dict[str, Any]) -> None:
+    """Puts fields in over those that are there, objects into objects."""
     for key, value in extra.items():
         present = into.get(key)
         if isinstance(present, dict) and isinstance(value, dict):
-            _merge(present, value)
+            merge(present, value)
         else:
             into[key] = value
 

@@ -64,7 +64,7 @@ def encode_chat(request: v1.GenerateRequest, target: CodecTarget, *, stream: boo
     if request.HasField("context"):
         put_user(request.context, target, body)
     if request.HasField("provider_options"):
-        _merge_options(request.provider_options, _CHAT_OWN_FIELDS, body)
+        merge_options(request.provider_options, _CHAT_OWN_FIELDS, body)
     path = word(target, "chat_path") if "chat_path" in target.flags else "/chat/completions"
     return WireRequest(operation_path(path, target), orjson.dumps(body))
 
@@ -82,7 +82,7 @@ def encode_embeddings(request: v1.EmbedRequest, target: CodecTarget) -> WireRequ
     if request.HasField("context"):
         put_user(request.context, target, body)
     if request.HasField("provider_options"):
-        _merge_options(request.provider_options, _EMBED_OWN_FIELDS, body)
+        merge_options(request.provider_options, _EMBED_OWN_FIELDS, body)
     return WireRequest(operation_path("/embeddings", target), orjson.dumps(body))
 
 
@@ -234,20 +234,21 @@ def _response_format(response_format: v1.ResponseFormat, target: CodecTarget, bo
 
 
 def put_user(context: v1.CallContext, target: CodecTarget, body: Json) -> None:
+    """Names the person served, where the host is told that."""
     field = word(target, "user_field")
     if field and context.user_id:
         body[field] = context.user_id
 
 
-def _merge_options(options: struct_pb2.Struct, own: frozenset[str], body: Json) -> None:
+def merge_options(options: struct_pb2.Struct, own: frozenset[str], body: Json) -> None:
     """Puts the caller's own fields into the body, over what the codec has put there."""
     for name, value in options.fields.items():
         if name in own:
             raise invalid(f"provider_options.{name}", "is set by the router alone")
-        plain = plain_value(value)
-        if name == "n" and plain != 1:
+        given = plain_value(value)
+        if name == "n" and given != 1:
             raise invalid("provider_options.n", "only one answer can be returned")
-        body[name] = plain
+        body[name] = given
 
 
 def plain_value(value: struct_pb2.Value) -> Any:

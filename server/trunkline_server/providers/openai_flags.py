@@ -22,6 +22,10 @@ FLAGS: Mapping[str, str | int | bool] = {
     "extra_content": False,
     "file_form": "file",
     "file_urls": False,
+    "image_extras": False,
+    "image_media_type": True,
+    "image_response_format": "",
+    "image_style": False,
     "image_urls": True,
     "json_schema": True,
     "max_stop": 4,
@@ -31,7 +35,10 @@ FLAGS: Mapping[str, str | int | bool] = {
     "reasoning_return": "",
     "reasoning_text": "",
     "required_word": "required",
+    "rerank_path": "/rerank",
     "seed_field": "seed",
+    "speech_events": False,
+    "speech_instructions": True,
     "stream_usage": True,
     "string_content": False,
     "system_role": "system",
@@ -39,7 +46,9 @@ FLAGS: Mapping[str, str | int | bool] = {
     "tool_choice": True,
     "tools": True,
     "top_k": False,
+    "translations": True,
     "user_field": "",
+    "verbose_transcripts": True,
 }
 
 

@@ -21,9 +21,9 @@ def read_usage(usage: dict[str, Any], into: v1.Usage, true_total: int = 0) -> No
     `true_total` is the total as the model's own vendor counted it, where a gateway passes it
     on; zero where it is unknown. Counts that are no counts are taken as zero.
     """
-    counts = _counts(usage)
-    prompt = _counts(usage.get("prompt_tokens_details"))
-    completion = _counts(usage.get("completion_tokens_details"))
+    counts = counts_of(usage)
+    prompt = counts_of(usage.get("prompt_tokens_details"))
+    completion = counts_of(usage.get("completion_tokens_details"))
     entered = counts.get("prompt_tokens", 0)
     written = counts.get("completion_tokens", 0)
     cached = cache_write = searches = 0
@@ -70,7 +70,7 @@ def read_usage(usage: dict[str, Any], into: v1.Usage, true_total: int = 0) -> No
         into.output_audio_tokens = min(completion["audio_tokens"], written)
     if "audio_tokens" in prompt:
         audio = into.input_audio_tokens = min(prompt["audio_tokens"], entered)
-        details = _counts(usage["prompt_tokens_details"].get("cached_tokens_details"))
+        details = counts_of(usage["prompt_tokens_details"].get("cached_tokens_details"))
         into.cached_input_audio_tokens = min(details.get("audio_tokens", 0), cached, audio)
 
 
@@ -84,10 +84,10 @@ def true_total_tokens(message: dict[str, Any]) -> int:
         return 0
     google = metadata.get("google")
     report = google.get("usageMetadata") if isinstance(google, dict) else None
-    return _counts(report).get("totalTokenCount", 0)
+    return counts_of(report).get("totalTokenCount", 0)
 
 
-def _counts(data: Any) -> Mapping[str, int]:
+def counts_of(data: Any) -> Mapping[str, int]:
     """The counts in an object that are not zero, by name; none in what is no object."""
     if not data or not isinstance(data, dict):
         return _NONE

@@ -145,7 +145,9 @@ def decide_into(made: v1.Decision, snapshot: Snapshot, chosen: "Plan", target: D
             cards[target.name, chosen.strategy] = card
     made.CopyFrom(card)
     price = target.price
-    if price is not None:
+    if price is not None and query.units is not None:
+        made.estimated_cost.total = price.most(query.units, snapshot.built_at)
+    elif price is not None:
         cost = made.estimated_cost
         cost.input, cost.output, cost.total = price.estimate_parts(
             query.input_tokens, query.output_tokens, snapshot.built_at

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 from trunkline_server.routing.snapshot import Deployment
 
 # What the call is; empty when it may be either, as in a dry run that does not say.
-Kind = Literal["chat", "embedding", ""]
+Kind = Literal["chat", "embedding", "image_generation", "transcription", "speech", "rerank", ""]
 
 
 class Constraint(Protocol):
@@ -52,3 +52,4 @@ class Query:
     models: frozenset[str] | None = None  # Public models the caller's key may use; None: all.
     constraints: tuple[Constraint, ...] = ()  # All of them hold.
     warmth: "Warmth | None" = None  # Who has the prompt's beginning; None: nobody was asked.
+    units: v1.Usage | None = None  # The most it consumes; None: its tokens tell.

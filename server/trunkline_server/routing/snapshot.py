@@ -51,6 +51,7 @@ class Deployment:
     weight: float = 1.0  # 0: only when nothing else is left.
     enabled: bool = True
     dialect: str = ""  # Empty: as the catalogue says of the model.
+    drained: bool = False  # It would be enabled, but for that.
 
     def __post_init__(self) -> None:
         if not 0 <= self.weight < float("inf"):

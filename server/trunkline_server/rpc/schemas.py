@@ -30,13 +30,20 @@ from trunkline_server.engine.mappings import provider_schema, provider_schemas, 
 from trunkline_server.engine.table import Table
 from trunkline_server.errors import TrunklineError, Violation, invalid
 from trunkline_server.rpc.faults import abort
-from trunkline_server.rpc.inference import FrontDoor, InferenceServicer
+from trunkline_server.rpc.inference import InferenceServicer
+from trunkline_server.rpc.service import FrontDoor
 from trunkline_server.rpc.ticket import Context
 from trunkline_server.rpc.validation import (
     validate_batch_route,
+    validate_count_tokens,
     validate_embed,
     validate_generate,
+    validate_generate_image,
+    validate_list_models,
+    validate_rerank,
     validate_route,
+    validate_synthesize,
+    validate_transcribe,
 )
 
 SERVICE = "trunkline.v1.SchemaService"
@@ -52,6 +59,12 @@ _BOUNDS: Mapping[str, Callable[[Any], None]] = {
     "trunkline.v1.EmbedRequest": validate_embed,
     "trunkline.v1.RouteRequest": validate_route,
     "trunkline.v1.BatchRouteRequest": validate_batch_route,
+    "trunkline.v1.GenerateImageRequest": validate_generate_image,
+    "trunkline.v1.TranscribeSpec": validate_transcribe,
+    "trunkline.v1.SynthesizeRequest": validate_synthesize,
+    "trunkline.v1.RerankRequest": validate_rerank,
+    "trunkline.v1.CountTokensRequest": validate_count_tokens,
+    "trunkline.v1.ListModelsRequest": validate_list_models,
 }
 
 

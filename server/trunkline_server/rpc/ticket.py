@@ -6,6 +6,7 @@ import grpc
 
 from trunkline import v1
 from trunkline_server.engine.call import Call
+from trunkline_server.engine.requests import Request
 from trunkline_server.errors import TrunklineError
 from trunkline_server.governance.addresses import Callers, IpAddress
 from trunkline_server.governance.audit.decisions import DecisionAudit
@@ -41,7 +42,7 @@ class Ticket:
         self._callers = callers
         self.caller: Principal | None = None
         self.target = ""
-        self.request: v1.GenerateRequest | v1.EmbedRequest | v1.RouteRequest | None = None
+        self.request: Request | v1.RouteRequest | None = None
         self.call: Call | None = None
         # When it was asked who calls, in Unix seconds.
         self.now = 0.0

@@ -58,6 +58,7 @@ from trunkline_server.settings.providers import (
     ProviderSettings,
     place_of,
     read_auth,
+    read_price,
 )
 from trunkline_server.settings.quotas import BudgetSettings, LimitSettings
 from trunkline_server.settings.records import list_of, map_of, record
@@ -172,6 +173,7 @@ __all__ = [
     "provider_secrets",
     "read",
     "read_auth",
+    "read_price",
     "read_records",
     "record",
     "resolve_secret",

@@ -136,10 +136,11 @@ def _capabilities(node: Node, context: Context) -> CapabilitySettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PriceSettings:
-    """`deployments[].price`: USD per million tokens, `per_request` in USD; exact decimals.
+    """`deployments[].price`: exact decimals of USD, per million tokens unless said otherwise.
 
-    What is left out is charged as the kind that contains it: cached_input, cache_write and
-    input_audio as input, cache_write_1h as cache_write, reasoning and output_audio as output.
+    What is left out is charged as the kind that contains it: cached_input, cache_write,
+    input_audio and input_image as input, cache_write_1h as cache_write, reasoning, output_audio
+    and output_image as output.
     """
 
     input: Annotated[Decimal | None, read.dollars] = None
@@ -151,12 +152,33 @@ class PriceSettings:
     input_audio: Annotated[Decimal | None, read.dollars] = None
     output_audio: Annotated[Decimal | None, read.dollars] = None
     cached_input_audio: Annotated[Decimal | None, read.dollars] = None
+    input_image: Annotated[Decimal | None, read.dollars] = None
+    output_image: Annotated[Decimal | None, read.dollars] = None
+    # For each image made; and where that depends on how, by QUALITY/SIZE or either alone, such
+    # as hd/1024x1792, hd, or 1024x1792.
+    image: Annotated[Decimal | None, read.dollars] = None
+    images: Annotated[tuple[tuple[str, Decimal], ...], read.dollars_by_name] = ()
+    # For an hour of sound heard, and of sound made; a price per minute times 60.
+    input_audio_hour: Annotated[Decimal | None, read.dollars] = None
+    output_audio_hour: Annotated[Decimal | None, read.dollars] = None
+    # For a million characters spoken.
+    input_characters: Annotated[Decimal | None, read.dollars] = None
+    # For one search, and for one request.
+    search_unit: Annotated[Decimal | None, read.dollars] = None
     per_request: Annotated[Decimal, read.dollars] = Decimal(0)
 
 
-def _price(node: Node, context: Context) -> PriceSettings:
-    if node.kind == "map" and not {"input", "output"} & node.entries.keys():
-        context.report(node, "lacks input and output; set at least one")
+# Those of which a price needs one.
+_SUFFICIENT = (
+    *("input", "output", "image", "images", "input_audio_hour", "output_audio_hour"),
+    *("input_characters", "search_unit"),
+)
+
+
+def read_price(node: Node, context: Context) -> PriceSettings:
+    """A price that charges something."""
+    if node.kind == "map" and not node.entries.keys() & set(_SUFFICIENT):
+        context.report(node, f"lacks all of {', '.join(_SUFFICIENT)}; set at least one")
     return record(PriceSettings)(node, context)
 
 
@@ -183,7 +205,7 @@ class DeploymentSettings:
     context_tokens: Annotated[int | None, read.integer(1, 10**9)] = None
     max_output_tokens: Annotated[int | None, read.integer(1, 10**9)] = None
     # Replaces the price table's price.
-    price: Annotated[PriceSettings | None, _price] = None
+    price: Annotated[PriceSettings | None, read_price] = None
     # Further headers of its requests, in the place of the provider's of the same name; no secrets.
     headers: Annotated[dict[str, str], read.open_headers] = field(default_factory=dict)
     # False keeps it out of every plan.

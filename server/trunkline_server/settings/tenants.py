@@ -17,6 +17,10 @@ FEATURES = (
     "structured_output",
     "reasoning",
     "embedding",
+    "image_generation",
+    "transcription",
+    "speech",
+    "rerank",
     "hedge",
     "cache",
 )

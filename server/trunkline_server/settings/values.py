@@ -157,6 +157,19 @@ def dollars(node: Node, _context: Context) -> Decimal:
     return _bounded(amount, Decimal(0), Decimal(10**9))
 
 
+def dollars_by_name(node: Node, context: Context) -> tuple[tuple[str, Decimal], ...]:
+    """Amounts as `dollars` reads them, by names."""
+    if node.kind != "map":
+        raise InvalidValueError('write a map of names and amounts in USD, such as "0.04"')
+    amounts = []
+    for name, value in node.entries.items():
+        try:
+            amounts.append((name, dollars(value, context)))
+        except InvalidValueError as error:
+            context.report(value, str(error))
+    return tuple(amounts)
+
+
 def choice(*names: str) -> Reader[str]:
     """One of some words."""
 

@@ -4,10 +4,10 @@
 
 | base URL | dialect | key |
 | --- | --- | --- |
-| `/openai/v1` | chat completions, responses, embeddings, models | `Authorization: Bearer` |
+| `/openai/v1` | chat, responses, vectors, images, audio, rerank, models | `Authorization: Bearer` |
 | `/anthropic` | `v1/messages`, its `count_tokens`, models | `x-api-key`, or as a bearer |
 | `/replicate/v1` | predictions, which go on until they are cancelled | `Authorization: Bearer` |
-| `/gemini/v1beta`, `/gemini/v1` | content, embeddings, token counts, models | `x-goog-api-key` |
+| `/gemini/v1beta`, `/gemini/v1` | content, images, speech, vectors, models | `x-goog-api-key` |
 | `/azure/openai` | Azure OpenAI: deployments and `v1`, and its filter | `api-key`, or a bearer |
 | `/vertex/v1` | publishers google and anthropic, below a project | `Authorization: Bearer` |
 | `/bedrock` | Converse, ConverseStream, InvokeModel of vectors | SigV4, or a bearer |
@@ -75,6 +75,7 @@ on are named after. An answer that is not streamed counts as two pieces, its hal
 | `sim-garbage-midstream` | a part of the answer, then data that is not JSON |
 | `sim-error-midstream` | a part of the answer, then the vendor's error event |
 
-`sim-large`, `sim-small` (no pictures, smaller limits) and `sim-embed` (vectors only) have
-limits of their own; any other name can do everything, and is answered as `sim-` and the name.
+`sim-large`, `sim-small` (no pictures, smaller limits), `sim-embed` (vectors only), `sim-image`,
+`sim-transcribe`, `sim-speech` and `sim-rerank` (that alone) have limits of their own; any other
+name can do everything, and is answered as `sim-` and the name.
 """

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from trunkline_server.simulator.counters import Counters, RequestLimit, Strikes
 from trunkline_server.simulator.dialect import Call, Dialect, Endpoint, Quota
+from trunkline_server.simulator.media import Upload
 from trunkline_server.simulator.models import honest_name
 from trunkline_server.simulator.prompt_cache import PromptCache
 from trunkline_server.simulator.script import (
@@ -25,6 +26,8 @@ from trunkline_server.simulator.script import (
 )
 from trunkline_server.simulator.sending import fail_early, fail_midstream, send
 from trunkline_server.simulator.vendor_error import VendorError, kind_of_status
+
+_FORM = "multipart/form-data"
 
 
 @dataclass(slots=True)
@@ -102,15 +105,11 @@ class Course:
         """The call, and the words by which its script is told from others."""
         request, dialect, state = self._request, self._dialect, self._state
         key = dialect.key(request)
-        raw = await request.read()
+        # A form is read as it comes.
+        raw = b"" if request.content_type == _FORM else await request.read()
         if endpoint.verify is not None:
             endpoint.verify(request, raw)
-        try:
-            body = orjson.loads(raw)
-        except orjson.JSONDecodeError:
-            raise VendorError("invalid", "The request body is not valid JSON.") from None
-        if not isinstance(body, dict):
-            raise VendorError("invalid", "The request body is not a JSON object.")
+        body = await _body_of(request, raw)
         model, operation = dialect.target(request, body)
         name, _ = split_model(model)
         self._model = honest_name(name)
@@ -164,6 +163,27 @@ class Course:
             raise VendorError("rate_limit", retry_after=self._quota.reset)
 
 
+async def _body_of(request: web.Request, raw: bytes) -> dict[str, Any]:
+    """The fields of a JSON object or of a form; of a form a file is an Upload, and what stands
+    there more than once a list. Raises VendorError."""
+    if request.content_type == _FORM:
+        fields: dict[str, Any] = {}
+        for name, value in (await request.post()).items():
+            item = Upload.of(value) if isinstance(value, web.FileField) else value
+            if name.endswith("[]") or name in fields:
+                fields.setdefault(name.removesuffix("[]"), []).append(item)
+            else:
+                fields[name] = item
+        return fields
+    try:
+        body = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        raise VendorError("invalid", "The request body is not valid JSON.") from None
+    if not isinstance(body, dict):
+        raise VendorError("invalid", "The request body is not a JSON object.")
+    return body
+
+
 def _refuse(script: Script) -> None:
     """Raises the failure that the script names, if it names one that is the vendor's own."""
     retry_after = None if script.retry_after < 0 else script.retry_after
@@ -177,8 +197,10 @@ def _refuse(script: Script) -> None:
 def _reply_type(call: Call) -> str:
     if call.operation == "converse-stream":
         return "application/vnd.amazon.eventstream"
-    streams = call.body.get("stream") is True or call.query.get("alt") == "sse"
-    return "text/event-stream" if streams else "application/json"
+    body = call.body
+    streams = body.get("stream") is True or body.get("stream_format") == "sse"
+    sse = streams or call.query.get("alt") == "sse"
+    return "text/event-stream" if sse else "application/json"
 
 
 def _script_of(query: Any) -> str:

@@ -1,4 +1,5 @@
-"""The Gemini dialect: content, whole and streamed, embeddings, token counts and models.
+"""The Gemini dialect: content, whole and streamed, pictures, speech, embeddings, token counts and
+models.
 
 Follows https://ai.google.dev/api. A call without a key is refused with 401, which is how
 Google refuses other missing credentials; an invalid key with 400, as for real.
@@ -15,6 +16,7 @@ from trunkline_server.simulator.answer import Answer
 from trunkline_server.simulator.dialect import Call, Endpoint, ErrorReply, Quota, Reply
 from trunkline_server.simulator.gemini_contents import Fields, fields
 from trunkline_server.simulator.gemini_embeddings import batch_embed_contents, embed_content
+from trunkline_server.simulator.gemini_media import asks_for, picture, predict, speech
 from trunkline_server.simulator.gemini_request import read_generate, shows_thoughts
 from trunkline_server.simulator.models import MODELS, Model, honest_name
 from trunkline_server.simulator.script import split_model
@@ -173,7 +175,7 @@ def _blocked(path: str) -> Fields:
 
 
 def _model_object(model: Model) -> Fields:
-    methods = ["generateContent", "countTokens"] if model.chat else ["embedContent"]
+    methods = ["embedContent"] if model.embedding else ["generateContent", "countTokens"]
     return {
         "name": f"models/{model.id}",
         "baseModelId": model.id,
@@ -198,6 +200,8 @@ def _answer(call: Call) -> tuple[Answer, bool]:
 
 
 def _generate(call: Call) -> Reply:
+    if asks_for(call, "IMAGE"):
+        return Reply(orjson.dumps(picture(call)))
     answer, shown = _answer(call)
     parts = list(_parts(call, answer, shown, whole=True))
     finish = _FINISH[answer.finish]
@@ -205,6 +209,8 @@ def _generate(call: Call) -> Reply:
 
 
 def _stream(call: Call) -> Reply:
+    if asks_for(call, "AUDIO"):
+        return Reply(pieces=map(_event, speech(call)), content_type="text/event-stream")
     answer, shown = _answer(call)
     chunks = _chunks(call, answer, shown)
     if call.query.get("alt") == "sse":
@@ -295,6 +301,7 @@ _OPERATIONS = {
     "generateContent": _generate,
     "streamGenerateContent": _stream,
     "countTokens": _count_tokens,
+    "predict": predict,
     "embedContent": embed_content,
     "batchEmbedContents": batch_embed_contents,
 }

@@ -82,6 +82,76 @@ OPENAI_RESPONSES = frozenset(
     ]
 )
 OPENAI_EMBEDDINGS = frozenset({"input", "model", "dimensions", "encoding_format", "user"})
+OPENAI_IMAGES = frozenset(
+    [
+        "background",
+        "complexity",
+        "frame_count",
+        "frame_duration_ms",
+        "model",
+        "moderation",
+        "n",
+        "output_compression",
+        "output_format",
+        "partial_images",
+        "prompt",
+        "quality",
+        "response_format",
+        "safety_identifier",
+        "size",
+        "stream",
+        "style",
+        "svg",
+        "user",
+    ]
+)
+OPENAI_IMAGE_EDITS = frozenset(
+    [
+        "background",
+        "complexity",
+        "frame_count",
+        "frame_duration_ms",
+        "image",
+        "input_fidelity",
+        "markup",
+        "mask",
+        "model",
+        "n",
+        "output_compression",
+        "output_format",
+        "partial_images",
+        "prompt",
+        "quality",
+        "response_format",
+        "safety_identifier",
+        "size",
+        "stream",
+        "svg",
+        "user",
+    ]
+)
+OPENAI_TRANSCRIPTIONS = frozenset(
+    [
+        "chunking_strategy",
+        "file",
+        "include",
+        "keywords",
+        "known_speaker_names",
+        "known_speaker_references",
+        "language",
+        "languages",
+        "model",
+        "prompt",
+        "response_format",
+        "stream",
+        "temperature",
+        "timestamp_granularities",
+    ]
+)
+OPENAI_TRANSLATIONS = frozenset({"file", "model", "prompt", "response_format", "temperature"})
+OPENAI_SPEECH = frozenset(
+    {"input", "instructions", "model", "response_format", "speed", "stream_format", "voice"}
+)
 ANTHROPIC_MESSAGE = frozenset(
     [
         "cache_control",

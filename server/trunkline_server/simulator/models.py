@@ -16,6 +16,10 @@ class Model:
     chat: bool = True
     embedding: bool = False
     vision: bool = True
+    images: bool = False
+    transcripts: bool = False
+    speech: bool = False
+    rerank: bool = False
 
 
 MODELS = {
@@ -27,11 +31,21 @@ MODELS = {
             "sim-embed", f"Simulated Embedding, {DIMENSIONS} dimensions", 8_192, 0,
             chat=False, embedding=True, vision=False,
         ),
+        Model("sim-image", "Simulated Pictures", 32_000, 0, chat=False, images=True),
+        Model(
+            "sim-transcribe", "Simulated Transcripts", 0, 0,
+            chat=False, vision=False, transcripts=True,
+        ),
+        Model("sim-speech", "Simulated Speech", 4_096, 0, chat=False, vision=False, speech=True),
+        Model("sim-rerank", "Simulated Reranking", 8_192, 0, chat=False, vision=False, rerank=True),
     )
 }  # fmt: skip
 
 # Any other name is answered too, with every ability, so that scripts may use names at will.
-_ANYTHING = Model("sim-anything", "Simulated", embedding=True)
+_ANYTHING = Model(
+    "sim-anything", "Simulated",
+    embedding=True, images=True, transcripts=True, speech=True, rerank=True,
+)  # fmt: skip
 
 
 def honest_name(name: str) -> str:

@@ -1,4 +1,5 @@
-"""The OpenAI dialect: chat completions, responses, embeddings and the list of models.
+"""The OpenAI dialect: chat completions, responses, embeddings, images, audio, reranking and the
+list of models.
 
 Follows https://platform.openai.com/docs/api-reference, with one addition that many servers
 of this dialect share: reasoning, when `reasoning_effort` asks for it, is shown in the
@@ -14,9 +15,12 @@ from aiohttp import web
 from trunkline_server.simulator.answer import Answer
 from trunkline_server.simulator.dialect import Call, Endpoint, ErrorReply, Quota, Reply
 from trunkline_server.simulator.models import MODELS, Model
+from trunkline_server.simulator.openai_audio import speak, transcribe, translate
 from trunkline_server.simulator.openai_embeddings import embeddings
+from trunkline_server.simulator.openai_images import edit_images, generate_images
 from trunkline_server.simulator.openai_messages import wrong
 from trunkline_server.simulator.openai_request import read_chat
+from trunkline_server.simulator.openai_rerank import rerank
 from trunkline_server.simulator.openai_responses import respond
 from trunkline_server.simulator.vendor_error import VendorError
 
@@ -123,6 +127,13 @@ class OpenAI:
             Endpoint("/openai/v1/chat/completions", chat),
             Endpoint("/openai/v1/responses", respond),
             Endpoint("/openai/v1/embeddings", embeddings),
+            Endpoint("/openai/v1/images/generations", generate_images),
+            Endpoint("/openai/v1/images/edits", edit_images),
+            Endpoint("/openai/v1/audio/transcriptions", transcribe),
+            Endpoint("/openai/v1/audio/translations", translate),
+            Endpoint("/openai/v1/audio/speech", speak),
+            # Not OpenAI's own, but many servers of this dialect have it.
+            Endpoint("/openai/v1/rerank", rerank),
         )
 
     def listing(self, model: Model | None) -> bytes:

@@ -42,6 +42,7 @@ _TIMES = {"start_time_us": "start_time_unix_us", "end_time_us": "end_time_unix_u
 _USAGE = (
     *("input_tokens", "output_tokens", "cached_input_tokens"),
     *("cache_write_tokens", "reasoning_tokens"),
+    *("output_images", "input_audio_ms", "output_audio_ms", "input_characters", "search_units"),
 )
 _COST = {
     "cost_input_nanos": "input",

@@ -57,6 +57,11 @@ class Redaction(NamedTuple):
     own: Callable[[str], str]
 
 
+# What a call consumed that is not counted in tokens: fields of Usage, and of a line.
+_UNITS = (
+    *("output_images", "input_audio_ms", "output_audio_ms", "input_characters", "search_units"),
+)
+
 # Lines with one of these are about a call: what callers and vendors wrote may stand in them.
 _OF_CALLS = ("request_id", "operation")
 # Fields that are made here and hold nothing of the kind.
@@ -196,6 +201,9 @@ def _fields(call: Call) -> dict[str, Any]:
     if call.usage is not None:
         fields["input_tokens"] = call.usage.input_tokens
         fields["output_tokens"] = call.usage.output_tokens
+        for name in _UNITS if call.units is not None else ():
+            if count := getattr(call.usage, name):
+                fields[name] = count
     if call.cost is not None and not call.cost.unpriced:
         fields["cost_usd"] = call.cost.total / 1e9
     return fields

@@ -5,6 +5,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from trunkline import v1
 from trunkline_server.engine.call import Call
+from trunkline_server.engine.ports import OPERATIONS
 from trunkline_server.errors import TrunklineError
 from trunkline_server.routing.snapshot import Deployment
 from trunkline_server.telemetry.tally import Batches, Spread, Tally
@@ -25,6 +26,11 @@ _OUTCOMES = {
     int(number): name.removeprefix("ATTEMPT_OUTCOME_").lower()
     for name, number in v1.AttemptOutcome.items()
 }
+
+# Fields of Usage, and the values of the label `unit`.
+_UNITS = (
+    *("output_images", "input_audio_ms", "output_audio_ms", "input_characters", "search_units"),
+)
 
 # Deployments that callers name as provider/model are unbounded in number: their metrics are
 # kept together by provider. No configured deployment has a slash in its name.
@@ -58,9 +64,12 @@ class Metrics:
             "attempt_duration_seconds", "Duration of upstream calls.", *where
         )
         self.tokens = counter("tokens", "Tokens consumed.", *where, "kind")
+        self.units = counter(
+            "units", "What was consumed that is not counted in tokens.", *where, "unit"
+        )
         self.cost = counter("cost_usd", "Money spent, in US dollars.", *where)
         self.unpriced = counter(
-            "unpriced_attempts", "Attempts that consumed tokens at no known price.", *where
+            "unpriced_attempts", "Attempts that consumed something at no known price.", *where
         )
         self.decisions = counter("decisions", "Decisions told without a call.", "operation")
         self.refused = counter(
@@ -207,6 +216,7 @@ class _Place:
         "output_tokens",
         "results",
         "seconds",
+        "units",
         "unpriced",
     )
 
@@ -226,6 +236,8 @@ class _Place:
         self.cost = Tally(metrics.cost.labels(*where), _NANOS_PER_USD)
         self.unpriced = Tally(metrics.unpriced.labels(*where))
         self.results: dict[tuple[int, int], Tally] = {}
+        # By field of Usage; few deployments consume any.
+        self.units: dict[str, Tally] = {}
         self._circuit = metrics.circuit_state.labels(*where)
         self._spreads = (self.seconds, self.first_token)
         self._tallies = (
@@ -243,13 +255,25 @@ class _Place:
         self.results[outcome, reason] = tally
         return tally
 
+    def consumed(self, usage: v1.Usage) -> None:
+        """Counts what is not counted in tokens."""
+        for name in _UNITS:
+            count = getattr(usage, name)
+            if count:
+                tally = self.units.get(name)
+                if tally is None:
+                    tally = Tally(self._metrics.units.labels(*self._where, name))
+                    self.units[name] = tally
+                tally.total += count
+
     def flush(self) -> None:
         """Tells Prometheus what is new."""
         ended = self.ended
         if ended == self._told:
             return
         self._told = ended
-        for tally in (*self._tallies, *self.results.copy().values()):
+        rare = (*self.results.copy().values(), *self.units.copy().values())
+        for tally in (*self._tallies, *rare):
             tally.flush()
         for spread in self._spreads:
             spread.flush()
@@ -266,7 +290,7 @@ class CallMetrics:
         self._calls: dict[tuple[str, str, int], Tally] = {}
         self._seconds = {
             operation: Spread(metrics.call_seconds.labels(operation), _BUCKETS)
-            for operation in ("generate", "stream_generate", "embed")
+            for operation in OPERATIONS
         }
         metrics.batches.add(self._flush)
 
@@ -289,10 +313,11 @@ class CallMetrics:
             place.input_tokens.total += usage.input_tokens
             place.output_tokens.total += usage.output_tokens
             place.cached_tokens.total += usage.cached_input_tokens
+            if call.units is not None or usage.search_units:
+                place.consumed(usage)
             if cost.unpriced:
                 place.unpriced.total += 1
-            else:
-                place.cost.total += cost.total
+            place.cost.total += cost.total
         if call.course is not None:
             place.circuit = call.course.table.health.state(target.slot, call.started + seconds)
         if call.first_token is not None and outcome == v1.ATTEMPT_OUTCOME_SUCCEEDED:

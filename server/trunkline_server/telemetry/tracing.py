@@ -22,6 +22,12 @@ _OPERATIONS: Mapping[str, str] = {
     "generate": "chat",
     "stream_generate": "chat",
     "embed": "embeddings",
+    # The conventions have no words for these yet: the contract's.
+    "generate_image": "generate_image",
+    "transcribe": "transcribe",
+    "synthesize": "synthesize",
+    "rerank": "rerank",
+    "count_tokens": "count_tokens",
 }
 
 _TRACE_ID_BITS = 64

@@ -83,7 +83,12 @@ def test_deployments_are_filled_from_provider_catalogue_and_price_table() -> Non
     assert (first.context_tokens, first.max_output_tokens) == (400_000, 128_000)
     assert {"chat", "tools", "reasoning"} <= first.capabilities
     assert first.price == Price.flat(
-        Rates(input=Decimal("1.25"), output=Decimal(10), cached_input=Decimal("0.125"))
+        Rates(
+            input=Decimal("1.25"),
+            output=Decimal(10),
+            cached_input=Decimal("0.125"),
+            search_unit=Decimal("0.01"),
+        )
     )
     assert (mini.region, mini.residency, mini.model) == ("eu-west", frozenset({"eu"}), "smart")
     assert (sonnet.quality, sonnet.context_tokens) == (0.33, 150_000)

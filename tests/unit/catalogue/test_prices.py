@@ -18,16 +18,9 @@ from trunkline_server.catalogue.price_table import InstalledTable, PriceTableErr
 from trunkline_server.catalogue.prices import PriceBook, compile_match, compile_price
 
 # Price keys of which a Usage counts nothing, so that the model's price is unknown.
-NOT_COUNTED = (
-    "image",
-    "video",
-    "citation",
-    "hours",
-    "chars",
-    "pages",
-    "messages",
-)
-TOOLS = ("searches", "executions")
+NOT_COUNTED = ("video", "citation", "pages", "messages")
+# Those of which a price needs one.
+SUFFICIENT = {"input_mtok", "output_mtok", "input_audio_hours", "input_mchars"}
 
 
 @cache
@@ -90,17 +83,20 @@ def test_every_model_costs_what_the_package_says() -> None:
         if ours is None:
             continue
         for at in moments(model):
-            for total in (
+            for size in (
                 0,
                 1,
                 rng.randrange(100_000),
                 *(t + d for t in thresholds(model) for d in (0, 1)),
             ):
-                cached_audio, audio, cached, write, write_1h = (
-                    rng.randrange(total // 6 + 1) for _ in range(5)
+                total = size if priced(model, "input_mtok") else 0
+                cached_audio, audio, cached, write, write_1h, seen = (
+                    rng.randrange(total // 7 + 1) for _ in range(6)
                 )
-                written = rng.randrange(50_000) if priced_output(model) else 0
-                thought, spoken = rng.randrange(written // 2 + 1), rng.randrange(written // 2 + 1)
+                written = rng.randrange(50_000) if priced(model, "output_mtok") else 0
+                thought, spoken, drawn = (rng.randrange(written // 3 + 1) for _ in range(3))
+                seconds = rng.randrange(100_000) if priced(model, "input_audio_hours") else 0
+                characters = rng.randrange(100_000) if priced(model, "input_mchars") else 0
                 theirs = model.calc_price(
                     Usage(
                         input_tokens=total,
@@ -112,6 +108,14 @@ def test_every_model_costs_what_the_package_says() -> None:
                         output_tokens=written,
                         output_reasoning_tokens=thought,
                         output_audio_tokens=spoken,
+                        input_image_tokens=seen,
+                        cache_image_read_tokens=0,
+                        cache_image_write_tokens=0,
+                        output_image_tokens=drawn,
+                        audio_seconds=seconds,
+                        input_audio_seconds=seconds,
+                        input_characters=characters,
+                        web_searches=0,
                     ),
                     provider,
                     genai_request_timestamp=at,
@@ -127,6 +131,10 @@ def test_every_model_costs_what_the_package_says() -> None:
                         output_tokens=written,
                         reasoning_tokens=thought,
                         output_audio_tokens=spoken,
+                        input_image_tokens=seen,
+                        output_image_tokens=drawn,
+                        input_audio_ms=1000 * seconds,
+                        input_characters=characters,
                     ),
                     at.timestamp(),
                 )
@@ -139,15 +147,16 @@ def test_every_model_costs_what_the_package_says() -> None:
     assert compared > 5000
 
 
-def priced_output(model: ModelInfo) -> bool:
-    return all("output_mtok" in price_keys(prices) for prices in versions(model))
+def priced(model: ModelInfo, key: str) -> bool:
+    return all(key in price_keys(prices) for prices in versions(model))
 
 
 def test_exactly_the_countable_models_have_a_price() -> None:
     for provider, model in every_model():
         ours = next(row for row in book().models(provider.id) if row.id == model.id).price
         countable = all(
-            {"input_mtok", "output_mtok"} & price_keys(prices)
+            SUFFICIENT & price_keys(prices)
+            and prices.audio_hours == (prices.audio_hours and prices.input_audio_hours)
             and not any(part in key for key in price_keys(prices) for part in NOT_COUNTED)
             for prices in versions(model)
         )
@@ -271,8 +280,9 @@ def test_prices_in_the_form_of_the_published_json() -> None:
         [],
         {"input_mtok": None},
         {"requests_kcount": 5},
-        {"input_mtok": 1, "output_mtok": 2, "output_image_mtok": 30},
+        {"input_mtok": 1, "output_mtok": 2, "output_video_mtok": 30},
         {"audio_hours": 1},
+        {"audio_hours": 2, "input_audio_hours": 1},
         [{"prices": {"input_mtok": 1}}, {"prices": {}}],
     ],
 )

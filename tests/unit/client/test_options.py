@@ -104,7 +104,7 @@ def test_only_what_costs_nothing_has_a_retry_policy() -> None:
     (method,) = config["methodConfig"]
     service = inference_service_pb2.DESCRIPTOR.services_by_name["InferenceService"]
     names = ("Route", "BatchRoute", "CountTokens", "ListModels", "ListProviderHealth")
-    free = tuple(service.methods_by_name[name] for name in names)
+    free = [service.methods_by_name[name] for name in names]
     assert method["name"] == [{"service": service.full_name, "method": row.name} for row in free]
     assert method["retryPolicy"]["retryableStatusCodes"] == ["UNAVAILABLE"]
     assert config["loadBalancingConfig"] == [{"round_robin": {}}]

@@ -75,10 +75,14 @@ def test_configuration_is_whole() -> None:
     for one in deployments.values():
         model = MODELS[one["model"]]
         assert one["provider"] in found["providers"]
-        assert one["context_tokens"] == model.context_tokens
+        assert one.get("context_tokens", 0) == model.context_tokens
         assert one.get("max_output_tokens", 0) == model.max_output_tokens
         assert ("vision" in one["capabilities"]) is model.vision
         assert ("chat" in one["capabilities"]) is model.chat
+        assert ("image_generation" in one["capabilities"]) is model.images
+        assert ("transcription" in one["capabilities"]) is model.transcripts
+        assert ("speech" in one["capabilities"]) is model.speech
+        assert ("rerank" in one["capabilities"]) is model.rerank
         assert all(isinstance(amount, str) for amount in one["price"].values())
     for choice in (*found["models"].values(), *found["routes"].values()):
         assert set(choice["deployments"]) <= deployments.keys()

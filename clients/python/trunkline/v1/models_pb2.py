@@ -29,37 +29,37 @@ from trunkline.v1 import routing_pb2 as trunkline_dot_v1_dot_routing__pb2
 from trunkline.v1 import usage_pb2 as trunkline_dot_v1_dot_usage__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19trunkline/v1/models.proto\x12\x0ctrunkline.v1\x1a\x1atrunkline/v1/context.proto\x1a\x1dtrunkline/v1/generation.proto\x1a\x1atrunkline/v1/message.proto\x1a\x1atrunkline/v1/routing.proto\x1a\x18trunkline/v1/usage.proto\"\x93\x02\n\x12\x43ountTokensRequest\x12\x14\n\x05model\x18\x01 \x01(\tR\x05model\x12\x31\n\x08messages\x18\x02 \x03(\x0b\x32\x15.trunkline.v1.MessageR\x08messages\x12(\n\x05tools\x18\x03 \x03(\x0b\x32\x12.trunkline.v1.ToolR\x05tools\x12\x36\n\x07routing\x18\x04 \x01(\x0b\x32\x1c.trunkline.v1.RoutingOptionsR\x07routing\x12\x33\n\x07\x63ontext\x18\x05 \x01(\x0b\x32\x19.trunkline.v1.CallContextR\x07\x63ontext\x12\x1d\n\nrequest_id\x18\x06 \x01(\tR\trequestId\"\xef\x01\n\x13\x43ountTokensResponse\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x1a\n\x08provider\x18\x02 \x01(\tR\x08provider\x12\x1e\n\ndeployment\x18\x03 \x01(\tR\ndeployment\x12!\n\x0cinput_tokens\x18\x04 \x01(\x03R\x0binputTokens\x12\x36\n\x06method\x18\x05 \x01(\x0e\x32\x1e.trunkline.v1.TokenCountMethodR\x06method\x12\x31\n\x08\x61ttempts\x18\x06 \x03(\x0b\x32\x15.trunkline.v1.AttemptR\x08\x61ttempts\"\x8f\x01\n\x11ListModelsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\"\n\x0c\x63\x61pabilities\x18\x03 \x03(\tR\x0c\x63\x61pabilities\x12\x1a\n\x08provider\x18\x04 \x01(\tR\x08provider\"o\n\x12ListModelsResponse\x12\x31\n\x06models\x18\x01 \x03(\x0b\x32\x19.trunkline.v1.PublicModelR\x06models\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x86\x01\n\x0bPublicModel\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\"\n\x0c\x63\x61pabilities\x18\x02 \x03(\tR\x0c\x63\x61pabilities\x12?\n\x0b\x64\x65ployments\x18\x03 \x03(\x0b\x32\x1d.trunkline.v1.ModelDeploymentR\x0b\x64\x65ployments\"\xfa\x02\n\x0fModelDeployment\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n\x08provider\x18\x02 \x01(\tR\x08provider\x12%\n\x0eprovider_model\x18\x03 \x01(\tR\rproviderModel\x12\x16\n\x06region\x18\x04 \x01(\tR\x06region\x12\x1c\n\tresidency\x18\x05 \x03(\tR\tresidency\x12\"\n\x0c\x63\x61pabilities\x18\x06 \x03(\tR\x0c\x63\x61pabilities\x12%\n\x0e\x63ontext_tokens\x18\x07 \x01(\x03R\rcontextTokens\x12*\n\x11max_output_tokens\x18\x08 \x01(\x03R\x0fmaxOutputTokens\x12\x30\n\x06prices\x18\t \x01(\x0b\x32\x18.trunkline.v1.UnitPricesR\x06prices\x12\x31\n\x06health\x18\n \x01(\x0e\x32\x19.trunkline.v1.HealthStateR\x06health\"\xc8\x02\n\nUnitPrices\x12\x14\n\x05input\x18\x01 \x01(\x03R\x05input\x12\x16\n\x06output\x18\x02 \x01(\x03R\x06output\x12!\n\x0c\x63\x61\x63hed_input\x18\x03 \x01(\x03R\x0b\x63\x61\x63hedInput\x12\x1f\n\x0b\x63\x61\x63he_write\x18\x04 \x01(\x03R\ncacheWrite\x12\x14\n\x05image\x18\x05 \x01(\x03R\x05image\x12$\n\x0einput_audio_ms\x18\x06 \x01(\x03R\x0cinputAudioMs\x12&\n\x0foutput_audio_ms\x18\x07 \x01(\x03R\routputAudioMs\x12)\n\x10input_characters\x18\x08 \x01(\x03R\x0finputCharacters\x12\x1f\n\x0bsearch_unit\x18\t \x01(\x03R\nsearchUnit\x12\x18\n\x07request\x18\n \x01(\x03R\x07request\"7\n\x19ListProviderHealthRequest\x12\x1a\n\x08provider\x18\x01 \x01(\tR\x08provider\"X\n\x1aListProviderHealthResponse\x12:\n\tproviders\x18\x01 \x03(\x0b\x32\x1c.trunkline.v1.ProviderHealthR\tproviders\"\x9f\x01\n\x0eProviderHealth\x12\x1a\n\x08provider\x18\x01 \x01(\tR\x08provider\x12/\n\x05state\x18\x02 \x01(\x0e\x32\x19.trunkline.v1.HealthStateR\x05state\x12@\n\x0b\x64\x65ployments\x18\x03 \x03(\x0b\x32\x1e.trunkline.v1.DeploymentHealthR\x0b\x64\x65ployments\"\x8d\x02\n\x10\x44\x65ploymentHealth\x12\x1e\n\ndeployment\x18\x01 \x01(\tR\ndeployment\x12/\n\x05state\x18\x02 \x01(\x0e\x32\x19.trunkline.v1.HealthStateR\x05state\x12&\n\x0csuccess_rate\x18\x03 \x01(\x01H\x00R\x0bsuccessRate\x88\x01\x01\x12\"\n\nlatency_ms\x18\x04 \x01(\x01H\x01R\tlatencyMs\x88\x01\x01\x12\x1b\n\tin_flight\x18\x05 \x01(\x05R\x08inFlight\x12\x1f\n\x0b\x63ooldown_ms\x18\x06 \x01(\x03R\ncooldownMsB\x0f\n\r_success_rateB\r\n\x0b_latency_ms*\x9a\x01\n\x10TokenCountMethod\x12\"\n\x1eTOKEN_COUNT_METHOD_UNSPECIFIED\x10\x00\x12\x1f\n\x1bTOKEN_COUNT_METHOD_PROVIDER\x10\x01\x12 \n\x1cTOKEN_COUNT_METHOD_TOKENIZER\x10\x02\x12\x1f\n\x1bTOKEN_COUNT_METHOD_ESTIMATE\x10\x03*\x96\x01\n\x0bHealthState\x12\x1c\n\x18HEALTH_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14HEALTH_STATE_HEALTHY\x10\x01\x12\x19\n\x15HEALTH_STATE_DEGRADED\x10\x02\x12\x1a\n\x16HEALTH_STATE_UNHEALTHY\x10\x03\x12\x18\n\x14HEALTH_STATE_DRAINED\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19trunkline/v1/models.proto\x12\x0ctrunkline.v1\x1a\x1atrunkline/v1/context.proto\x1a\x1dtrunkline/v1/generation.proto\x1a\x1atrunkline/v1/message.proto\x1a\x1atrunkline/v1/routing.proto\x1a\x18trunkline/v1/usage.proto\"\xd3\x02\n\x12\x43ountTokensRequest\x12\x14\n\x05model\x18\x01 \x01(\tR\x05model\x12\x31\n\x08messages\x18\x02 \x03(\x0b\x32\x15.trunkline.v1.MessageR\x08messages\x12(\n\x05tools\x18\x03 \x03(\x0b\x32\x12.trunkline.v1.ToolR\x05tools\x12\x36\n\x07routing\x18\x04 \x01(\x0b\x32\x1c.trunkline.v1.RoutingOptionsR\x07routing\x12\x33\n\x07\x63ontext\x18\x05 \x01(\x0b\x32\x19.trunkline.v1.CallContextR\x07\x63ontext\x12\x1d\n\nrequest_id\x18\x06 \x01(\tR\trequestId\x12>\n\x0crequirements\x18\x07 \x01(\x0b\x32\x1a.trunkline.v1.RequirementsR\x0crequirements\"\xd1\x02\n\x13\x43ountTokensResponse\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x1a\n\x08provider\x18\x02 \x01(\tR\x08provider\x12\x1e\n\ndeployment\x18\x03 \x01(\tR\ndeployment\x12!\n\x0cinput_tokens\x18\x04 \x01(\x03R\x0binputTokens\x12\x36\n\x06method\x18\x05 \x01(\x0e\x32\x1e.trunkline.v1.TokenCountMethodR\x06method\x12\x31\n\x08\x61ttempts\x18\x06 \x03(\x0b\x32\x15.trunkline.v1.AttemptR\x08\x61ttempts\x12\x32\n\x08\x64\x65\x63ision\x18\x07 \x01(\x0b\x32\x16.trunkline.v1.DecisionR\x08\x64\x65\x63ision\x12,\n\x06timing\x18\x08 \x01(\x0b\x32\x14.trunkline.v1.TimingR\x06timing\"\x8f\x01\n\x11ListModelsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\"\n\x0c\x63\x61pabilities\x18\x03 \x03(\tR\x0c\x63\x61pabilities\x12\x1a\n\x08provider\x18\x04 \x01(\tR\x08provider\"o\n\x12ListModelsResponse\x12\x31\n\x06models\x18\x01 \x03(\x0b\x32\x19.trunkline.v1.PublicModelR\x06models\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x86\x01\n\x0bPublicModel\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\"\n\x0c\x63\x61pabilities\x18\x02 \x03(\tR\x0c\x63\x61pabilities\x12?\n\x0b\x64\x65ployments\x18\x03 \x03(\x0b\x32\x1d.trunkline.v1.ModelDeploymentR\x0b\x64\x65ployments\"\xfa\x02\n\x0fModelDeployment\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n\x08provider\x18\x02 \x01(\tR\x08provider\x12%\n\x0eprovider_model\x18\x03 \x01(\tR\rproviderModel\x12\x16\n\x06region\x18\x04 \x01(\tR\x06region\x12\x1c\n\tresidency\x18\x05 \x03(\tR\tresidency\x12\"\n\x0c\x63\x61pabilities\x18\x06 \x03(\tR\x0c\x63\x61pabilities\x12%\n\x0e\x63ontext_tokens\x18\x07 \x01(\x03R\rcontextTokens\x12*\n\x11max_output_tokens\x18\x08 \x01(\x03R\x0fmaxOutputTokens\x12\x30\n\x06prices\x18\t \x01(\x0b\x32\x18.trunkline.v1.UnitPricesR\x06prices\x12\x31\n\x06health\x18\n \x01(\x0e\x32\x19.trunkline.v1.HealthStateR\x06health\"\xc8\x02\n\nUnitPrices\x12\x14\n\x05input\x18\x01 \x01(\x03R\x05input\x12\x16\n\x06output\x18\x02 \x01(\x03R\x06output\x12!\n\x0c\x63\x61\x63hed_input\x18\x03 \x01(\x03R\x0b\x63\x61\x63hedInput\x12\x1f\n\x0b\x63\x61\x63he_write\x18\x04 \x01(\x03R\ncacheWrite\x12\x14\n\x05image\x18\x05 \x01(\x03R\x05image\x12$\n\x0einput_audio_ms\x18\x06 \x01(\x03R\x0cinputAudioMs\x12&\n\x0foutput_audio_ms\x18\x07 \x01(\x03R\routputAudioMs\x12)\n\x10input_characters\x18\x08 \x01(\x03R\x0finputCharacters\x12\x1f\n\x0bsearch_unit\x18\t \x01(\x03R\nsearchUnit\x12\x18\n\x07request\x18\n \x01(\x03R\x07request\"7\n\x19ListProviderHealthRequest\x12\x1a\n\x08provider\x18\x01 \x01(\tR\x08provider\"X\n\x1aListProviderHealthResponse\x12:\n\tproviders\x18\x01 \x03(\x0b\x32\x1c.trunkline.v1.ProviderHealthR\tproviders\"\x9f\x01\n\x0eProviderHealth\x12\x1a\n\x08provider\x18\x01 \x01(\tR\x08provider\x12/\n\x05state\x18\x02 \x01(\x0e\x32\x19.trunkline.v1.HealthStateR\x05state\x12@\n\x0b\x64\x65ployments\x18\x03 \x03(\x0b\x32\x1e.trunkline.v1.DeploymentHealthR\x0b\x64\x65ployments\"\x8d\x02\n\x10\x44\x65ploymentHealth\x12\x1e\n\ndeployment\x18\x01 \x01(\tR\ndeployment\x12/\n\x05state\x18\x02 \x01(\x0e\x32\x19.trunkline.v1.HealthStateR\x05state\x12&\n\x0csuccess_rate\x18\x03 \x01(\x01H\x00R\x0bsuccessRate\x88\x01\x01\x12\"\n\nlatency_ms\x18\x04 \x01(\x01H\x01R\tlatencyMs\x88\x01\x01\x12\x1b\n\tin_flight\x18\x05 \x01(\x05R\x08inFlight\x12\x1f\n\x0b\x63ooldown_ms\x18\x06 \x01(\x03R\ncooldownMsB\x0f\n\r_success_rateB\r\n\x0b_latency_ms*\x9a\x01\n\x10TokenCountMethod\x12\"\n\x1eTOKEN_COUNT_METHOD_UNSPECIFIED\x10\x00\x12\x1f\n\x1bTOKEN_COUNT_METHOD_PROVIDER\x10\x01\x12 \n\x1cTOKEN_COUNT_METHOD_TOKENIZER\x10\x02\x12\x1f\n\x1bTOKEN_COUNT_METHOD_ESTIMATE\x10\x03*\x96\x01\n\x0bHealthState\x12\x1c\n\x18HEALTH_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14HEALTH_STATE_HEALTHY\x10\x01\x12\x19\n\x15HEALTH_STATE_DEGRADED\x10\x02\x12\x1a\n\x16HEALTH_STATE_UNHEALTHY\x10\x03\x12\x18\n\x14HEALTH_STATE_DRAINED\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trunkline.v1.models_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TOKENCOUNTMETHOD']._serialized_start=2394
-  _globals['_TOKENCOUNTMETHOD']._serialized_end=2548
-  _globals['_HEALTHSTATE']._serialized_start=2551
-  _globals['_HEALTHSTATE']._serialized_end=2701
+  _globals['_TOKENCOUNTMETHOD']._serialized_start=2556
+  _globals['_TOKENCOUNTMETHOD']._serialized_end=2710
+  _globals['_HEALTHSTATE']._serialized_start=2713
+  _globals['_HEALTHSTATE']._serialized_end=2863
   _globals['_COUNTTOKENSREQUEST']._serialized_start=185
-  _globals['_COUNTTOKENSREQUEST']._serialized_end=460
-  _globals['_COUNTTOKENSRESPONSE']._serialized_start=463
-  _globals['_COUNTTOKENSRESPONSE']._serialized_end=702
-  _globals['_LISTMODELSREQUEST']._serialized_start=705
-  _globals['_LISTMODELSREQUEST']._serialized_end=848
-  _globals['_LISTMODELSRESPONSE']._serialized_start=850
-  _globals['_LISTMODELSRESPONSE']._serialized_end=961
-  _globals['_PUBLICMODEL']._serialized_start=964
-  _globals['_PUBLICMODEL']._serialized_end=1098
-  _globals['_MODELDEPLOYMENT']._serialized_start=1101
-  _globals['_MODELDEPLOYMENT']._serialized_end=1479
-  _globals['_UNITPRICES']._serialized_start=1482
-  _globals['_UNITPRICES']._serialized_end=1810
-  _globals['_LISTPROVIDERHEALTHREQUEST']._serialized_start=1812
-  _globals['_LISTPROVIDERHEALTHREQUEST']._serialized_end=1867
-  _globals['_LISTPROVIDERHEALTHRESPONSE']._serialized_start=1869
-  _globals['_LISTPROVIDERHEALTHRESPONSE']._serialized_end=1957
-  _globals['_PROVIDERHEALTH']._serialized_start=1960
-  _globals['_PROVIDERHEALTH']._serialized_end=2119
-  _globals['_DEPLOYMENTHEALTH']._serialized_start=2122
-  _globals['_DEPLOYMENTHEALTH']._serialized_end=2391
+  _globals['_COUNTTOKENSREQUEST']._serialized_end=524
+  _globals['_COUNTTOKENSRESPONSE']._serialized_start=527
+  _globals['_COUNTTOKENSRESPONSE']._serialized_end=864
+  _globals['_LISTMODELSREQUEST']._serialized_start=867
+  _globals['_LISTMODELSREQUEST']._serialized_end=1010
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1012
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1123
+  _globals['_PUBLICMODEL']._serialized_start=1126
+  _globals['_PUBLICMODEL']._serialized_end=1260
+  _globals['_MODELDEPLOYMENT']._serialized_start=1263
+  _globals['_MODELDEPLOYMENT']._serialized_end=1641
+  _globals['_UNITPRICES']._serialized_start=1644
+  _globals['_UNITPRICES']._serialized_end=1972
+  _globals['_LISTPROVIDERHEALTHREQUEST']._serialized_start=1974
+  _globals['_LISTPROVIDERHEALTHREQUEST']._serialized_end=2029
+  _globals['_LISTPROVIDERHEALTHRESPONSE']._serialized_start=2031
+  _globals['_LISTPROVIDERHEALTHRESPONSE']._serialized_end=2119
+  _globals['_PROVIDERHEALTH']._serialized_start=2122
+  _globals['_PROVIDERHEALTH']._serialized_end=2281
+  _globals['_DEPLOYMENTHEALTH']._serialized_start=2284
+  _globals['_DEPLOYMENTHEALTH']._serialized_end=2553
 # @@protoc_insertion_point(module_scope)

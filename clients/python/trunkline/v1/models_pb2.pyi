@@ -96,6 +96,7 @@ class CountTokensRequest(_message.Message):
     ROUTING_FIELD_NUMBER: _builtins.int
     CONTEXT_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REQUIREMENTS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model, named as in GenerateRequest. Required."""
     request_id: _builtins.str
@@ -116,6 +117,10 @@ class CountTokensRequest(_message.Message):
     def context(self) -> _context_pb2.CallContext:
         """On whose behalf. Empty means nobody in particular."""
 
+    @_builtins.property
+    def requirements(self) -> _routing_pb2.Requirements:
+        """What the deployment must be able to do. Empty means nothing in particular."""
+
     def __init__(
         self,
         *,
@@ -125,10 +130,11 @@ class CountTokensRequest(_message.Message):
         routing: _routing_pb2.RoutingOptions | None = ...,
         context: _context_pb2.CallContext | None = ...,
         request_id: _builtins.str = ...,
+        requirements: _routing_pb2.Requirements | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "routing", b"routing"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "requirements", b"requirements", "routing", b"routing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "messages", b"messages", "model", b"model", "request_id", b"request_id", "routing", b"routing", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "messages", b"messages", "model", b"model", "request_id", b"request_id", "requirements", b"requirements", "routing", b"routing", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -146,6 +152,8 @@ class CountTokensResponse(_message.Message):
     INPUT_TOKENS_FIELD_NUMBER: _builtins.int
     METHOD_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
+    DECISION_FIELD_NUMBER: _builtins.int
+    TIMING_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The id of the call: the request_id, or one the router made."""
     provider: _builtins.str
@@ -158,7 +166,17 @@ class CountTokensResponse(_message.Message):
     """Who counted."""
     @_builtins.property
     def attempts(self) -> _containers.RepeatedCompositeFieldContainer[_usage_pb2.Attempt]:
-        """Every upstream call made, in order of start. Empty when no vendor was asked."""
+        """Every upstream call made, in order of start. Empty when no vendor was asked. When all of them
+        failed, the count is the router's.
+        """
+
+    @_builtins.property
+    def decision(self) -> _routing_pb2.Decision:
+        """How the deployment was chosen."""
+
+    @_builtins.property
+    def timing(self) -> _usage_pb2.Timing:
+        """Where the time went."""
 
     def __init__(
         self,
@@ -169,10 +187,12 @@ class CountTokensResponse(_message.Message):
         input_tokens: _builtins.int = ...,
         method: Global___TokenCountMethod.ValueType = ...,
         attempts: _abc.Iterable[_usage_pb2.Attempt] | None = ...,
+        decision: _routing_pb2.Decision | None = ...,
+        timing: _usage_pb2.Timing | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "timing", b"timing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "deployment", b"deployment", "id", b"id", "input_tokens", b"input_tokens", "method", b"method", "provider", b"provider"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "decision", b"decision", "deployment", b"deployment", "id", b"id", "input_tokens", b"input_tokens", "method", b"method", "provider", b"provider", "timing", b"timing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -368,7 +388,7 @@ class UnitPrices(_message.Message):
     cache_write: _builtins.int
     """For a million tokens written to the vendor's prompt cache."""
     image: _builtins.int
-    """For one image made."""
+    """For one image made. Where that depends on how, the dearest."""
     input_audio_ms: _builtins.int
     """For a million milliseconds of sound heard."""
     output_audio_ms: _builtins.int

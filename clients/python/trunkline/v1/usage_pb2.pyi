@@ -30,6 +30,10 @@ class _UsageSourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UsageSour
     """The vendor's own report."""
     USAGE_SOURCE_ESTIMATE: _UsageSource.ValueType  # 2
     """The router's estimate, because the vendor's report was missing or cut off."""
+    USAGE_SOURCE_COUNTED: _UsageSource.ValueType  # 3
+    """The router's own count of what the vendor charges for and does not report, such as images
+    made or characters spoken. Exact.
+    """
 
 class UsageSource(_UsageSource, metaclass=_UsageSourceEnumTypeWrapper):
     """UsageSource is whose count a Usage is."""
@@ -40,6 +44,10 @@ USAGE_SOURCE_PROVIDER: UsageSource.ValueType  # 1
 """The vendor's own report."""
 USAGE_SOURCE_ESTIMATE: UsageSource.ValueType  # 2
 """The router's estimate, because the vendor's report was missing or cut off."""
+USAGE_SOURCE_COUNTED: UsageSource.ValueType  # 3
+"""The router's own count of what the vendor charges for and does not report, such as images
+made or characters spoken. Exact.
+"""
 Global___UsageSource: _TypeAlias = UsageSource  # noqa: Y015
 
 class _AttemptOutcome:
@@ -92,6 +100,8 @@ class Usage(_message.Message):
     INPUT_CHARACTERS_FIELD_NUMBER: _builtins.int
     SEARCH_UNITS_FIELD_NUMBER: _builtins.int
     IMAGE_VARIANT_FIELD_NUMBER: _builtins.int
+    INPUT_IMAGE_TOKENS_FIELD_NUMBER: _builtins.int
+    OUTPUT_IMAGE_TOKENS_FIELD_NUMBER: _builtins.int
     input_tokens: _builtins.int
     """All tokens read, the cached and cache-written ones included."""
     output_tokens: _builtins.int
@@ -126,6 +136,10 @@ class Usage(_message.Message):
     """How the images were made, where a vendor prices that apart: "QUALITY/SIZE", for example
     "hd/1024x1792". Either may be empty. Empty when no images were made.
     """
+    input_image_tokens: _builtins.int
+    """The input tokens that were images."""
+    output_image_tokens: _builtins.int
+    """The output tokens that were images."""
     def __init__(
         self,
         *,
@@ -145,10 +159,12 @@ class Usage(_message.Message):
         input_characters: _builtins.int = ...,
         search_units: _builtins.int = ...,
         image_variant: _builtins.str = ...,
+        input_image_tokens: _builtins.int = ...,
+        output_image_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_write_1h_tokens", b"cache_write_1h_tokens", "cache_write_tokens", b"cache_write_tokens", "cached_input_audio_tokens", b"cached_input_audio_tokens", "cached_input_tokens", b"cached_input_tokens", "image_variant", b"image_variant", "input_audio_ms", b"input_audio_ms", "input_audio_tokens", b"input_audio_tokens", "input_characters", b"input_characters", "input_tokens", b"input_tokens", "output_audio_ms", b"output_audio_ms", "output_audio_tokens", b"output_audio_tokens", "output_images", b"output_images", "output_tokens", b"output_tokens", "reasoning_tokens", b"reasoning_tokens", "search_units", b"search_units", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_write_1h_tokens", b"cache_write_1h_tokens", "cache_write_tokens", b"cache_write_tokens", "cached_input_audio_tokens", b"cached_input_audio_tokens", "cached_input_tokens", b"cached_input_tokens", "image_variant", b"image_variant", "input_audio_ms", b"input_audio_ms", "input_audio_tokens", b"input_audio_tokens", "input_characters", b"input_characters", "input_image_tokens", b"input_image_tokens", "input_tokens", b"input_tokens", "output_audio_ms", b"output_audio_ms", "output_audio_tokens", b"output_audio_tokens", "output_image_tokens", b"output_image_tokens", "output_images", b"output_images", "output_tokens", b"output_tokens", "reasoning_tokens", b"reasoning_tokens", "search_units", b"search_units", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -172,7 +188,9 @@ class Cost(_message.Message):
     total: _builtins.int
     """The whole: input and output and charges per request, image, second, character and search."""
     unpriced: _builtins.bool
-    """True when no price is known for the deployment: the amounts then say nothing."""
+    """True when no price is known for the deployment, or for a part of what it did: the amounts
+    then leave that out.
+    """
     estimated: _builtins.bool
     """True when the amounts rest on estimated counts, or on a plan not yet carried out."""
     def __init__(

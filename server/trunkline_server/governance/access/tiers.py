@@ -17,6 +17,10 @@ FEATURES = frozenset(
         "structured_output",
         "reasoning",
         "embedding",
+        "image_generation",
+        "transcription",
+        "speech",
+        "rerank",
         "hedge",
         "cache",
     }

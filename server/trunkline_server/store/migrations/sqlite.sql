@@ -223,3 +223,20 @@ ALTER TABLE usage_events ADD COLUMN service TEXT NOT NULL DEFAULT '';
 
 UPDATE alembic_version SET version_num='0006' WHERE alembic_version.version_num = '0005';
 
+
+-- Running upgrade 0006 -> 0007
+
+-- What is not counted in tokens. Of events kept before, `event` alone says it.
+
+ALTER TABLE usage_events ADD COLUMN output_images INTEGER NOT NULL DEFAULT 0;
+
+ALTER TABLE usage_events ADD COLUMN input_audio_ms INTEGER NOT NULL DEFAULT 0;
+
+ALTER TABLE usage_events ADD COLUMN output_audio_ms INTEGER NOT NULL DEFAULT 0;
+
+ALTER TABLE usage_events ADD COLUMN input_characters INTEGER NOT NULL DEFAULT 0;
+
+ALTER TABLE usage_events ADD COLUMN search_units INTEGER NOT NULL DEFAULT 0;
+
+UPDATE alembic_version SET version_num='0007' WHERE alembic_version.version_num = '0006';
+

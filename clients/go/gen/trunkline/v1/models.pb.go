@@ -153,7 +153,9 @@ type CountTokensRequest struct {
 	// On whose behalf. Empty means nobody in particular.
 	Context *CallContext `protobuf:"bytes,5,opt,name=context,proto3" json:"context,omitempty"`
 	// As in GenerateRequest.
-	RequestId     string `protobuf:"bytes,6,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	RequestId string `protobuf:"bytes,6,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// What the deployment must be able to do. Empty means nothing in particular.
+	Requirements  *Requirements `protobuf:"bytes,7,opt,name=requirements,proto3" json:"requirements,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -230,6 +232,13 @@ func (x *CountTokensRequest) GetRequestId() string {
 	return ""
 }
 
+func (x *CountTokensRequest) GetRequirements() *Requirements {
+	if x != nil {
+		return x.Requirements
+	}
+	return nil
+}
+
 // CountTokensResponse is the count.
 type CountTokensResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -243,8 +252,13 @@ type CountTokensResponse struct {
 	InputTokens int64 `protobuf:"varint,4,opt,name=input_tokens,json=inputTokens,proto3" json:"input_tokens,omitempty"`
 	// Who counted.
 	Method TokenCountMethod `protobuf:"varint,5,opt,name=method,proto3,enum=trunkline.v1.TokenCountMethod" json:"method,omitempty"`
-	// Every upstream call made, in order of start. Empty when no vendor was asked.
-	Attempts      []*Attempt `protobuf:"bytes,6,rep,name=attempts,proto3" json:"attempts,omitempty"`
+	// Every upstream call made, in order of start. Empty when no vendor was asked. When all of them
+	// failed, the count is the router's.
+	Attempts []*Attempt `protobuf:"bytes,6,rep,name=attempts,proto3" json:"attempts,omitempty"`
+	// How the deployment was chosen.
+	Decision *Decision `protobuf:"bytes,7,opt,name=decision,proto3" json:"decision,omitempty"`
+	// Where the time went.
+	Timing        *Timing `protobuf:"bytes,8,opt,name=timing,proto3" json:"timing,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -317,6 +331,20 @@ func (x *CountTokensResponse) GetMethod() TokenCountMethod {
 func (x *CountTokensResponse) GetAttempts() []*Attempt {
 	if x != nil {
 		return x.Attempts
+	}
+	return nil
+}
+
+func (x *CountTokensResponse) GetDecision() *Decision {
+	if x != nil {
+		return x.Decision
+	}
+	return nil
+}
+
+func (x *CountTokensResponse) GetTiming() *Timing {
+	if x != nil {
+		return x.Timing
 	}
 	return nil
 }
@@ -653,7 +681,7 @@ type UnitPrices struct {
 	CachedInput int64 `protobuf:"varint,3,opt,name=cached_input,json=cachedInput,proto3" json:"cached_input,omitempty"`
 	// For a million tokens written to the vendor's prompt cache.
 	CacheWrite int64 `protobuf:"varint,4,opt,name=cache_write,json=cacheWrite,proto3" json:"cache_write,omitempty"`
-	// For one image made.
+	// For one image made. Where that depends on how, the dearest.
 	Image int64 `protobuf:"varint,5,opt,name=image,proto3" json:"image,omitempty"`
 	// For a million milliseconds of sound heard.
 	InputAudioMs int64 `protobuf:"varint,6,opt,name=input_audio_ms,json=inputAudioMs,proto3" json:"input_audio_ms,omitempty"`
@@ -1021,7 +1049,7 @@ var File_trunkline_v1_models_proto protoreflect.FileDescriptor
 
 const file_trunkline_v1_models_proto_rawDesc = "" +
 	"\n" +
-	"\x19trunkline/v1/models.proto\x12\ftrunkline.v1\x1a\x1atrunkline/v1/context.proto\x1a\x1dtrunkline/v1/generation.proto\x1a\x1atrunkline/v1/message.proto\x1a\x1atrunkline/v1/routing.proto\x1a\x18trunkline/v1/usage.proto\"\x93\x02\n" +
+	"\x19trunkline/v1/models.proto\x12\ftrunkline.v1\x1a\x1atrunkline/v1/context.proto\x1a\x1dtrunkline/v1/generation.proto\x1a\x1atrunkline/v1/message.proto\x1a\x1atrunkline/v1/routing.proto\x1a\x18trunkline/v1/usage.proto\"\xd3\x02\n" +
 	"\x12CountTokensRequest\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x121\n" +
 	"\bmessages\x18\x02 \x03(\v2\x15.trunkline.v1.MessageR\bmessages\x12(\n" +
@@ -1029,7 +1057,8 @@ const file_trunkline_v1_models_proto_rawDesc = "" +
 	"\arouting\x18\x04 \x01(\v2\x1c.trunkline.v1.RoutingOptionsR\arouting\x123\n" +
 	"\acontext\x18\x05 \x01(\v2\x19.trunkline.v1.CallContextR\acontext\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x06 \x01(\tR\trequestId\"\xef\x01\n" +
+	"request_id\x18\x06 \x01(\tR\trequestId\x12>\n" +
+	"\frequirements\x18\a \x01(\v2\x1a.trunkline.v1.RequirementsR\frequirements\"\xd1\x02\n" +
 	"\x13CountTokensResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1a\n" +
 	"\bprovider\x18\x02 \x01(\tR\bprovider\x12\x1e\n" +
@@ -1038,7 +1067,9 @@ const file_trunkline_v1_models_proto_rawDesc = "" +
 	"deployment\x12!\n" +
 	"\finput_tokens\x18\x04 \x01(\x03R\vinputTokens\x126\n" +
 	"\x06method\x18\x05 \x01(\x0e2\x1e.trunkline.v1.TokenCountMethodR\x06method\x121\n" +
-	"\battempts\x18\x06 \x03(\v2\x15.trunkline.v1.AttemptR\battempts\"\x8f\x01\n" +
+	"\battempts\x18\x06 \x03(\v2\x15.trunkline.v1.AttemptR\battempts\x122\n" +
+	"\bdecision\x18\a \x01(\v2\x16.trunkline.v1.DecisionR\bdecision\x12,\n" +
+	"\x06timing\x18\b \x01(\v2\x14.trunkline.v1.TimingR\x06timing\"\x8f\x01\n" +
 	"\x11ListModelsRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
@@ -1145,28 +1176,34 @@ var file_trunkline_v1_models_proto_goTypes = []any{
 	(*Tool)(nil),                       // 14: trunkline.v1.Tool
 	(*RoutingOptions)(nil),             // 15: trunkline.v1.RoutingOptions
 	(*CallContext)(nil),                // 16: trunkline.v1.CallContext
-	(*Attempt)(nil),                    // 17: trunkline.v1.Attempt
+	(*Requirements)(nil),               // 17: trunkline.v1.Requirements
+	(*Attempt)(nil),                    // 18: trunkline.v1.Attempt
+	(*Decision)(nil),                   // 19: trunkline.v1.Decision
+	(*Timing)(nil),                     // 20: trunkline.v1.Timing
 }
 var file_trunkline_v1_models_proto_depIdxs = []int32{
 	13, // 0: trunkline.v1.CountTokensRequest.messages:type_name -> trunkline.v1.Message
 	14, // 1: trunkline.v1.CountTokensRequest.tools:type_name -> trunkline.v1.Tool
 	15, // 2: trunkline.v1.CountTokensRequest.routing:type_name -> trunkline.v1.RoutingOptions
 	16, // 3: trunkline.v1.CountTokensRequest.context:type_name -> trunkline.v1.CallContext
-	0,  // 4: trunkline.v1.CountTokensResponse.method:type_name -> trunkline.v1.TokenCountMethod
-	17, // 5: trunkline.v1.CountTokensResponse.attempts:type_name -> trunkline.v1.Attempt
-	6,  // 6: trunkline.v1.ListModelsResponse.models:type_name -> trunkline.v1.PublicModel
-	7,  // 7: trunkline.v1.PublicModel.deployments:type_name -> trunkline.v1.ModelDeployment
-	8,  // 8: trunkline.v1.ModelDeployment.prices:type_name -> trunkline.v1.UnitPrices
-	1,  // 9: trunkline.v1.ModelDeployment.health:type_name -> trunkline.v1.HealthState
-	11, // 10: trunkline.v1.ListProviderHealthResponse.providers:type_name -> trunkline.v1.ProviderHealth
-	1,  // 11: trunkline.v1.ProviderHealth.state:type_name -> trunkline.v1.HealthState
-	12, // 12: trunkline.v1.ProviderHealth.deployments:type_name -> trunkline.v1.DeploymentHealth
-	1,  // 13: trunkline.v1.DeploymentHealth.state:type_name -> trunkline.v1.HealthState
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	17, // 4: trunkline.v1.CountTokensRequest.requirements:type_name -> trunkline.v1.Requirements
+	0,  // 5: trunkline.v1.CountTokensResponse.method:type_name -> trunkline.v1.TokenCountMethod
+	18, // 6: trunkline.v1.CountTokensResponse.attempts:type_name -> trunkline.v1.Attempt
+	19, // 7: trunkline.v1.CountTokensResponse.decision:type_name -> trunkline.v1.Decision
+	20, // 8: trunkline.v1.CountTokensResponse.timing:type_name -> trunkline.v1.Timing
+	6,  // 9: trunkline.v1.ListModelsResponse.models:type_name -> trunkline.v1.PublicModel
+	7,  // 10: trunkline.v1.PublicModel.deployments:type_name -> trunkline.v1.ModelDeployment
+	8,  // 11: trunkline.v1.ModelDeployment.prices:type_name -> trunkline.v1.UnitPrices
+	1,  // 12: trunkline.v1.ModelDeployment.health:type_name -> trunkline.v1.HealthState
+	11, // 13: trunkline.v1.ListProviderHealthResponse.providers:type_name -> trunkline.v1.ProviderHealth
+	1,  // 14: trunkline.v1.ProviderHealth.state:type_name -> trunkline.v1.HealthState
+	12, // 15: trunkline.v1.ProviderHealth.deployments:type_name -> trunkline.v1.DeploymentHealth
+	1,  // 16: trunkline.v1.DeploymentHealth.state:type_name -> trunkline.v1.HealthState
+	17, // [17:17] is the sub-list for method output_type
+	17, // [17:17] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_trunkline_v1_models_proto_init() }

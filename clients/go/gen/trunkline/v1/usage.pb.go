@@ -31,6 +31,9 @@ const (
 	UsageSource_USAGE_SOURCE_PROVIDER UsageSource = 1
 	// The router's estimate, because the vendor's report was missing or cut off.
 	UsageSource_USAGE_SOURCE_ESTIMATE UsageSource = 2
+	// The router's own count of what the vendor charges for and does not report, such as images
+	// made or characters spoken. Exact.
+	UsageSource_USAGE_SOURCE_COUNTED UsageSource = 3
 )
 
 // Enum value maps for UsageSource.
@@ -39,11 +42,13 @@ var (
 		0: "USAGE_SOURCE_UNSPECIFIED",
 		1: "USAGE_SOURCE_PROVIDER",
 		2: "USAGE_SOURCE_ESTIMATE",
+		3: "USAGE_SOURCE_COUNTED",
 	}
 	UsageSource_value = map[string]int32{
 		"USAGE_SOURCE_UNSPECIFIED": 0,
 		"USAGE_SOURCE_PROVIDER":    1,
 		"USAGE_SOURCE_ESTIMATE":    2,
+		"USAGE_SOURCE_COUNTED":     3,
 	}
 )
 
@@ -166,9 +171,13 @@ type Usage struct {
 	SearchUnits int64 `protobuf:"varint,15,opt,name=search_units,json=searchUnits,proto3" json:"search_units,omitempty"`
 	// How the images were made, where a vendor prices that apart: "QUALITY/SIZE", for example
 	// "hd/1024x1792". Either may be empty. Empty when no images were made.
-	ImageVariant  string `protobuf:"bytes,16,opt,name=image_variant,json=imageVariant,proto3" json:"image_variant,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	ImageVariant string `protobuf:"bytes,16,opt,name=image_variant,json=imageVariant,proto3" json:"image_variant,omitempty"`
+	// The input tokens that were images.
+	InputImageTokens int64 `protobuf:"varint,17,opt,name=input_image_tokens,json=inputImageTokens,proto3" json:"input_image_tokens,omitempty"`
+	// The output tokens that were images.
+	OutputImageTokens int64 `protobuf:"varint,18,opt,name=output_image_tokens,json=outputImageTokens,proto3" json:"output_image_tokens,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *Usage) Reset() {
@@ -313,6 +322,20 @@ func (x *Usage) GetImageVariant() string {
 	return ""
 }
 
+func (x *Usage) GetInputImageTokens() int64 {
+	if x != nil {
+		return x.InputImageTokens
+	}
+	return 0
+}
+
+func (x *Usage) GetOutputImageTokens() int64 {
+	if x != nil {
+		return x.OutputImageTokens
+	}
+	return 0
+}
+
 // Cost is what a call cost, in billionths of a US dollar (10^-9 USD).
 type Cost struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -322,7 +345,8 @@ type Cost struct {
 	Output int64 `protobuf:"varint,2,opt,name=output,proto3" json:"output,omitempty"`
 	// The whole: input and output and charges per request, image, second, character and search.
 	Total int64 `protobuf:"varint,3,opt,name=total,proto3" json:"total,omitempty"`
-	// True when no price is known for the deployment: the amounts then say nothing.
+	// True when no price is known for the deployment, or for a part of what it did: the amounts
+	// then leave that out.
 	Unpriced bool `protobuf:"varint,4,opt,name=unpriced,proto3" json:"unpriced,omitempty"`
 	// True when the amounts rest on estimated counts, or on a plan not yet carried out.
 	Estimated     bool `protobuf:"varint,5,opt,name=estimated,proto3" json:"estimated,omitempty"`
@@ -627,7 +651,7 @@ var File_trunkline_v1_usage_proto protoreflect.FileDescriptor
 
 const file_trunkline_v1_usage_proto_rawDesc = "" +
 	"\n" +
-	"\x18trunkline/v1/usage.proto\x12\ftrunkline.v1\x1a\x1ftrunkline/v1/error_reason.proto\"\xbd\x05\n" +
+	"\x18trunkline/v1/usage.proto\x12\ftrunkline.v1\x1a\x1ftrunkline/v1/error_reason.proto\"\x9b\x06\n" +
 	"\x05Usage\x12!\n" +
 	"\finput_tokens\x18\x01 \x01(\x03R\vinputTokens\x12#\n" +
 	"\routput_tokens\x18\x02 \x01(\x03R\foutputTokens\x12.\n" +
@@ -645,7 +669,9 @@ const file_trunkline_v1_usage_proto_rawDesc = "" +
 	"\x0foutput_audio_ms\x18\r \x01(\x03R\routputAudioMs\x12)\n" +
 	"\x10input_characters\x18\x0e \x01(\x03R\x0finputCharacters\x12!\n" +
 	"\fsearch_units\x18\x0f \x01(\x03R\vsearchUnits\x12#\n" +
-	"\rimage_variant\x18\x10 \x01(\tR\fimageVariant\"\x84\x01\n" +
+	"\rimage_variant\x18\x10 \x01(\tR\fimageVariant\x12,\n" +
+	"\x12input_image_tokens\x18\x11 \x01(\x03R\x10inputImageTokens\x12.\n" +
+	"\x13output_image_tokens\x18\x12 \x01(\x03R\x11outputImageTokens\"\x84\x01\n" +
 	"\x04Cost\x12\x14\n" +
 	"\x05input\x18\x01 \x01(\x03R\x05input\x12\x16\n" +
 	"\x06output\x18\x02 \x01(\x03R\x06output\x12\x14\n" +
@@ -676,11 +702,12 @@ const file_trunkline_v1_usage_proto_rawDesc = "" +
 	" \x01(\tR\amessage\x12\x16\n" +
 	"\x06hedged\x18\v \x01(\bR\x06hedged\x12(\n" +
 	"\x10gateway_trace_id\x18\f \x01(\tR\x0egatewayTraceId\x120\n" +
-	"\x14gateway_cache_status\x18\r \x01(\tR\x12gatewayCacheStatus*a\n" +
+	"\x14gateway_cache_status\x18\r \x01(\tR\x12gatewayCacheStatus*{\n" +
 	"\vUsageSource\x12\x1c\n" +
 	"\x18USAGE_SOURCE_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15USAGE_SOURCE_PROVIDER\x10\x01\x12\x19\n" +
-	"\x15USAGE_SOURCE_ESTIMATE\x10\x02*\x8b\x01\n" +
+	"\x15USAGE_SOURCE_ESTIMATE\x10\x02\x12\x18\n" +
+	"\x14USAGE_SOURCE_COUNTED\x10\x03*\x8b\x01\n" +
 	"\x0eAttemptOutcome\x12\x1f\n" +
 	"\x1bATTEMPT_OUTCOME_UNSPECIFIED\x10\x00\x12\x1d\n" +
 	"\x19ATTEMPT_OUTCOME_SUCCEEDED\x10\x01\x12\x1a\n" +

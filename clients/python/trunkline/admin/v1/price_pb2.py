@@ -24,19 +24,23 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1etrunkline/admin/v1/price.proto\x12\x12trunkline.admin.v1\"\xd0\x02\n\x05Price\x12\x14\n\x05input\x18\x01 \x01(\tR\x05input\x12\x16\n\x06output\x18\x02 \x01(\tR\x06output\x12!\n\x0c\x63\x61\x63hed_input\x18\x03 \x01(\tR\x0b\x63\x61\x63hedInput\x12\x1f\n\x0b\x63\x61\x63he_write\x18\x04 \x01(\tR\ncacheWrite\x12$\n\x0e\x63\x61\x63he_write_1h\x18\x05 \x01(\tR\x0c\x63\x61\x63heWrite1h\x12\x1c\n\treasoning\x18\x06 \x01(\tR\treasoning\x12\x1f\n\x0binput_audio\x18\x07 \x01(\tR\ninputAudio\x12!\n\x0coutput_audio\x18\x08 \x01(\tR\x0boutputAudio\x12,\n\x12\x63\x61\x63hed_input_audio\x18\t \x01(\tR\x10\x63\x61\x63hedInputAudio\x12\x1f\n\x0bper_request\x18\n \x01(\tR\nperRequest\"\x81\x02\n\x0e\x45\x66\x66\x65\x63tivePrice\x12\x1e\n\ndeployment\x18\x01 \x01(\tR\ndeployment\x12\x1a\n\x08provider\x18\x02 \x01(\tR\x08provider\x12\x14\n\x05model\x18\x03 \x01(\tR\x05model\x12\x37\n\x06source\x18\x04 \x01(\x0e\x32\x1f.trunkline.admin.v1.PriceSourceR\x06source\x12/\n\x05price\x18\x05 \x01(\x0b\x32\x19.trunkline.admin.v1.PriceR\x05price\x12\x33\n\x05tiers\x18\x06 \x03(\x0b\x32\x1d.trunkline.admin.v1.PriceTierR\x05tiers\"_\n\tPriceTier\x12!\n\x0c\x61\x62ove_tokens\x18\x01 \x01(\x03R\x0b\x61\x62oveTokens\x12/\n\x05price\x18\x02 \x01(\x0b\x32\x19.trunkline.admin.v1.PriceR\x05price*^\n\x0bPriceSource\x12\x1c\n\x18PRICE_SOURCE_UNSPECIFIED\x10\x00\x12\x16\n\x12PRICE_SOURCE_TABLE\x10\x01\x12\x19\n\x15PRICE_SOURCE_OVERRIDE\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1etrunkline/admin/v1/price.proto\x12\x12trunkline.admin.v1\"\xc6\x05\n\x05Price\x12\x14\n\x05input\x18\x01 \x01(\tR\x05input\x12\x16\n\x06output\x18\x02 \x01(\tR\x06output\x12!\n\x0c\x63\x61\x63hed_input\x18\x03 \x01(\tR\x0b\x63\x61\x63hedInput\x12\x1f\n\x0b\x63\x61\x63he_write\x18\x04 \x01(\tR\ncacheWrite\x12$\n\x0e\x63\x61\x63he_write_1h\x18\x05 \x01(\tR\x0c\x63\x61\x63heWrite1h\x12\x1c\n\treasoning\x18\x06 \x01(\tR\treasoning\x12\x1f\n\x0binput_audio\x18\x07 \x01(\tR\ninputAudio\x12!\n\x0coutput_audio\x18\x08 \x01(\tR\x0boutputAudio\x12,\n\x12\x63\x61\x63hed_input_audio\x18\t \x01(\tR\x10\x63\x61\x63hedInputAudio\x12\x1f\n\x0bper_request\x18\n \x01(\tR\nperRequest\x12\x1f\n\x0binput_image\x18\x0b \x01(\tR\ninputImage\x12!\n\x0coutput_image\x18\x0c \x01(\tR\x0boutputImage\x12\x14\n\x05image\x18\r \x01(\tR\x05image\x12=\n\x06images\x18\x0e \x03(\x0b\x32%.trunkline.admin.v1.Price.ImagesEntryR\x06images\x12(\n\x10input_audio_hour\x18\x0f \x01(\tR\x0einputAudioHour\x12*\n\x11output_audio_hour\x18\x10 \x01(\tR\x0foutputAudioHour\x12)\n\x10input_characters\x18\x11 \x01(\tR\x0finputCharacters\x12\x1f\n\x0bsearch_unit\x18\x12 \x01(\tR\nsearchUnit\x1a\x39\n\x0bImagesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"\x81\x02\n\x0e\x45\x66\x66\x65\x63tivePrice\x12\x1e\n\ndeployment\x18\x01 \x01(\tR\ndeployment\x12\x1a\n\x08provider\x18\x02 \x01(\tR\x08provider\x12\x14\n\x05model\x18\x03 \x01(\tR\x05model\x12\x37\n\x06source\x18\x04 \x01(\x0e\x32\x1f.trunkline.admin.v1.PriceSourceR\x06source\x12/\n\x05price\x18\x05 \x01(\x0b\x32\x19.trunkline.admin.v1.PriceR\x05price\x12\x33\n\x05tiers\x18\x06 \x03(\x0b\x32\x1d.trunkline.admin.v1.PriceTierR\x05tiers\"_\n\tPriceTier\x12!\n\x0c\x61\x62ove_tokens\x18\x01 \x01(\x03R\x0b\x61\x62oveTokens\x12/\n\x05price\x18\x02 \x01(\x0b\x32\x19.trunkline.admin.v1.PriceR\x05price*^\n\x0bPriceSource\x12\x1c\n\x18PRICE_SOURCE_UNSPECIFIED\x10\x00\x12\x16\n\x12PRICE_SOURCE_TABLE\x10\x01\x12\x19\n\x15PRICE_SOURCE_OVERRIDE\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trunkline.admin.v1.price_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PRICESOURCE']._serialized_start=750
-  _globals['_PRICESOURCE']._serialized_end=844
+  _globals['_PRICE_IMAGESENTRY']._loaded_options = None
+  _globals['_PRICE_IMAGESENTRY']._serialized_options = b'8\001'
+  _globals['_PRICESOURCE']._serialized_start=1124
+  _globals['_PRICESOURCE']._serialized_end=1218
   _globals['_PRICE']._serialized_start=55
-  _globals['_PRICE']._serialized_end=391
-  _globals['_EFFECTIVEPRICE']._serialized_start=394
-  _globals['_EFFECTIVEPRICE']._serialized_end=651
-  _globals['_PRICETIER']._serialized_start=653
-  _globals['_PRICETIER']._serialized_end=748
+  _globals['_PRICE']._serialized_end=765
+  _globals['_PRICE_IMAGESENTRY']._serialized_start=708
+  _globals['_PRICE_IMAGESENTRY']._serialized_end=765
+  _globals['_EFFECTIVEPRICE']._serialized_start=768
+  _globals['_EFFECTIVEPRICE']._serialized_end=1025
+  _globals['_PRICETIER']._serialized_start=1027
+  _globals['_PRICETIER']._serialized_end=1122
 # @@protoc_insertion_point(module_scope)

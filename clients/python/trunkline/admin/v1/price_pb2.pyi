@@ -45,11 +45,33 @@ Global___PriceSource: _TypeAlias = PriceSource  # noqa: Y015
 
 @_typing.final
 class Price(_message.Message):
-    """Price is what a deployment charges: exact decimals of USD per million tokens, such as "1.25".
-    At least input or output is set. What is empty is charged as the kind that contains it.
+    """Price is what a deployment charges: exact decimals of USD, such as "1.25", per million tokens
+    unless said otherwise. At least one of input, output, image, images, the hours,
+    input_characters and search_unit is set. Of the rest, what is empty is charged as the kind that
+    contains it.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ImagesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     INPUT_FIELD_NUMBER: _builtins.int
     OUTPUT_FIELD_NUMBER: _builtins.int
@@ -61,6 +83,14 @@ class Price(_message.Message):
     OUTPUT_AUDIO_FIELD_NUMBER: _builtins.int
     CACHED_INPUT_AUDIO_FIELD_NUMBER: _builtins.int
     PER_REQUEST_FIELD_NUMBER: _builtins.int
+    INPUT_IMAGE_FIELD_NUMBER: _builtins.int
+    OUTPUT_IMAGE_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
+    INPUT_AUDIO_HOUR_FIELD_NUMBER: _builtins.int
+    OUTPUT_AUDIO_HOUR_FIELD_NUMBER: _builtins.int
+    INPUT_CHARACTERS_FIELD_NUMBER: _builtins.int
+    SEARCH_UNIT_FIELD_NUMBER: _builtins.int
     input: _builtins.str
     """Input tokens. Empty means that they are not priced."""
     output: _builtins.str
@@ -83,6 +113,26 @@ class Price(_message.Message):
     """
     per_request: _builtins.str
     """USD for each request, beside its tokens. Empty means nothing."""
+    input_image: _builtins.str
+    """Input tokens that are images. Empty means as input."""
+    output_image: _builtins.str
+    """Output tokens that are images. Empty means as output."""
+    image: _builtins.str
+    """USD for each image made. Empty means that images are charged by images or by tokens."""
+    input_audio_hour: _builtins.str
+    """USD for an hour of sound heard. Empty means that it is charged by tokens."""
+    output_audio_hour: _builtins.str
+    """USD for an hour of sound made. Empty means that it is charged by tokens or characters."""
+    input_characters: _builtins.str
+    """USD for a million characters spoken. Empty means that they are charged by tokens."""
+    search_unit: _builtins.str
+    """USD for one search. Empty means that it is not known."""
+    @_builtins.property
+    def images(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The same where it depends on how they are made: by "QUALITY/SIZE", such as "hd/1024x1792", or
+        by either alone. Empty means that it does not.
+        """
+
     def __init__(
         self,
         *,
@@ -96,10 +146,18 @@ class Price(_message.Message):
         output_audio: _builtins.str = ...,
         cached_input_audio: _builtins.str = ...,
         per_request: _builtins.str = ...,
+        input_image: _builtins.str = ...,
+        output_image: _builtins.str = ...,
+        image: _builtins.str = ...,
+        images: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        input_audio_hour: _builtins.str = ...,
+        output_audio_hour: _builtins.str = ...,
+        input_characters: _builtins.str = ...,
+        search_unit: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_write", b"cache_write", "cache_write_1h", b"cache_write_1h", "cached_input", b"cached_input", "cached_input_audio", b"cached_input_audio", "input", b"input", "input_audio", b"input_audio", "output", b"output", "output_audio", b"output_audio", "per_request", b"per_request", "reasoning", b"reasoning"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_write", b"cache_write", "cache_write_1h", b"cache_write_1h", "cached_input", b"cached_input", "cached_input_audio", b"cached_input_audio", "image", b"image", "images", b"images", "input", b"input", "input_audio", b"input_audio", "input_audio_hour", b"input_audio_hour", "input_characters", b"input_characters", "input_image", b"input_image", "output", b"output", "output_audio", b"output_audio", "output_audio_hour", b"output_audio_hour", "output_image", b"output_image", "per_request", b"per_request", "reasoning", b"reasoning", "search_unit", b"search_unit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

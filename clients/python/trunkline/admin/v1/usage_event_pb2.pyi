@@ -219,7 +219,9 @@ class UsageEvent(_message.Message):
     workflow_id: _builtins.str
     """The workflow the call belonged to, as the caller's context names it. Empty means none."""
     operation: _builtins.str
-    """The operation: "generate", "stream_generate" or "embed"."""
+    """The operation: "generate", "stream_generate", "embed", "generate_image", "transcribe",
+    "synthesize", "rerank" or "count_tokens".
+    """
     streamed: _builtins.bool
     """Whether the answer was streamed."""
     requested_model: _builtins.str

@@ -305,6 +305,11 @@ class UsageRow(_message.Message):
     ESTIMATED_FIELD_NUMBER: _builtins.int
     ERROR_RATE_FIELD_NUMBER: _builtins.int
     PERCENTILES_FIELD_NUMBER: _builtins.int
+    OUTPUT_IMAGES_FIELD_NUMBER: _builtins.int
+    INPUT_AUDIO_MS_FIELD_NUMBER: _builtins.int
+    OUTPUT_AUDIO_MS_FIELD_NUMBER: _builtins.int
+    INPUT_CHARACTERS_FIELD_NUMBER: _builtins.int
+    SEARCH_UNITS_FIELD_NUMBER: _builtins.int
     events: _builtins.int
     """How many events there are."""
     succeeded: _builtins.int
@@ -347,6 +352,18 @@ class UsageRow(_message.Message):
     """How many events rest on estimated counts."""
     error_rate: _builtins.float
     """The share of failures among those that succeeded or failed, from 0 to 1."""
+    output_images: _builtins.int
+    """Images made."""
+    input_audio_ms: _builtins.int
+    """Sound heard, in milliseconds."""
+    output_audio_ms: _builtins.int
+    """Sound made, in milliseconds."""
+    input_characters: _builtins.int
+    """Characters spoken, where a vendor counts them."""
+    search_units: _builtins.int
+    """Searches, in the vendor's units. The five are zero of events kept before the database had
+    columns for them.
+    """
     @_builtins.property
     def group(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The group's texts, in the order of group_by."""
@@ -386,10 +403,15 @@ class UsageRow(_message.Message):
         estimated: _builtins.int = ...,
         error_rate: _builtins.float = ...,
         percentiles: _abc.Iterable[Global___UsagePercentile] | None = ...,
+        output_images: _builtins.int = ...,
+        input_audio_ms: _builtins.int = ...,
+        output_audio_ms: _builtins.int = ...,
+        input_characters: _builtins.int = ...,
+        search_units: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["bucket_time", b"bucket_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "bucket_time", b"bucket_time", "cache_hits", b"cache_hits", "cache_write_tokens", b"cache_write_tokens", "cached_input_tokens", b"cached_input_tokens", "cancelled", b"cancelled", "cost_input_nanos", b"cost_input_nanos", "cost_output_nanos", b"cost_output_nanos", "cost_total_nanos", b"cost_total_nanos", "error_rate", b"error_rate", "estimated", b"estimated", "events", b"events", "failed", b"failed", "fallbacks", b"fallbacks", "group", b"group", "hedges", b"hedges", "input_tokens", b"input_tokens", "output_tokens", b"output_tokens", "percentiles", b"percentiles", "reasoning_tokens", b"reasoning_tokens", "retries", b"retries", "saved_cost_nanos", b"saved_cost_nanos", "succeeded", b"succeeded", "unpriced", b"unpriced"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "bucket_time", b"bucket_time", "cache_hits", b"cache_hits", "cache_write_tokens", b"cache_write_tokens", "cached_input_tokens", b"cached_input_tokens", "cancelled", b"cancelled", "cost_input_nanos", b"cost_input_nanos", "cost_output_nanos", b"cost_output_nanos", "cost_total_nanos", b"cost_total_nanos", "error_rate", b"error_rate", "estimated", b"estimated", "events", b"events", "failed", b"failed", "fallbacks", b"fallbacks", "group", b"group", "hedges", b"hedges", "input_audio_ms", b"input_audio_ms", "input_characters", b"input_characters", "input_tokens", b"input_tokens", "output_audio_ms", b"output_audio_ms", "output_images", b"output_images", "output_tokens", b"output_tokens", "percentiles", b"percentiles", "reasoning_tokens", b"reasoning_tokens", "retries", b"retries", "saved_cost_nanos", b"saved_cost_nanos", "search_units", b"search_units", "succeeded", b"succeeded", "unpriced", b"unpriced"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

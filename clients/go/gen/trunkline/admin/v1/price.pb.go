@@ -74,8 +74,10 @@ func (PriceSource) EnumDescriptor() ([]byte, []int) {
 	return file_trunkline_admin_v1_price_proto_rawDescGZIP(), []int{0}
 }
 
-// Price is what a deployment charges: exact decimals of USD per million tokens, such as "1.25".
-// At least input or output is set. What is empty is charged as the kind that contains it.
+// Price is what a deployment charges: exact decimals of USD, such as "1.25", per million tokens
+// unless said otherwise. At least one of input, output, image, images, the hours,
+// input_characters and search_unit is set. Of the rest, what is empty is charged as the kind that
+// contains it.
 type Price struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Input tokens. Empty means that they are not priced.
@@ -98,7 +100,24 @@ type Price struct {
 	// cached_input and input_audio.
 	CachedInputAudio string `protobuf:"bytes,9,opt,name=cached_input_audio,json=cachedInputAudio,proto3" json:"cached_input_audio,omitempty"`
 	// USD for each request, beside its tokens. Empty means nothing.
-	PerRequest    string `protobuf:"bytes,10,opt,name=per_request,json=perRequest,proto3" json:"per_request,omitempty"`
+	PerRequest string `protobuf:"bytes,10,opt,name=per_request,json=perRequest,proto3" json:"per_request,omitempty"`
+	// Input tokens that are images. Empty means as input.
+	InputImage string `protobuf:"bytes,11,opt,name=input_image,json=inputImage,proto3" json:"input_image,omitempty"`
+	// Output tokens that are images. Empty means as output.
+	OutputImage string `protobuf:"bytes,12,opt,name=output_image,json=outputImage,proto3" json:"output_image,omitempty"`
+	// USD for each image made. Empty means that images are charged by images or by tokens.
+	Image string `protobuf:"bytes,13,opt,name=image,proto3" json:"image,omitempty"`
+	// The same where it depends on how they are made: by "QUALITY/SIZE", such as "hd/1024x1792", or
+	// by either alone. Empty means that it does not.
+	Images map[string]string `protobuf:"bytes,14,rep,name=images,proto3" json:"images,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// USD for an hour of sound heard. Empty means that it is charged by tokens.
+	InputAudioHour string `protobuf:"bytes,15,opt,name=input_audio_hour,json=inputAudioHour,proto3" json:"input_audio_hour,omitempty"`
+	// USD for an hour of sound made. Empty means that it is charged by tokens or characters.
+	OutputAudioHour string `protobuf:"bytes,16,opt,name=output_audio_hour,json=outputAudioHour,proto3" json:"output_audio_hour,omitempty"`
+	// USD for a million characters spoken. Empty means that they are charged by tokens.
+	InputCharacters string `protobuf:"bytes,17,opt,name=input_characters,json=inputCharacters,proto3" json:"input_characters,omitempty"`
+	// USD for one search. Empty means that it is not known.
+	SearchUnit    string `protobuf:"bytes,18,opt,name=search_unit,json=searchUnit,proto3" json:"search_unit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -199,6 +218,62 @@ func (x *Price) GetCachedInputAudio() string {
 func (x *Price) GetPerRequest() string {
 	if x != nil {
 		return x.PerRequest
+	}
+	return ""
+}
+
+func (x *Price) GetInputImage() string {
+	if x != nil {
+		return x.InputImage
+	}
+	return ""
+}
+
+func (x *Price) GetOutputImage() string {
+	if x != nil {
+		return x.OutputImage
+	}
+	return ""
+}
+
+func (x *Price) GetImage() string {
+	if x != nil {
+		return x.Image
+	}
+	return ""
+}
+
+func (x *Price) GetImages() map[string]string {
+	if x != nil {
+		return x.Images
+	}
+	return nil
+}
+
+func (x *Price) GetInputAudioHour() string {
+	if x != nil {
+		return x.InputAudioHour
+	}
+	return ""
+}
+
+func (x *Price) GetOutputAudioHour() string {
+	if x != nil {
+		return x.OutputAudioHour
+	}
+	return ""
+}
+
+func (x *Price) GetInputCharacters() string {
+	if x != nil {
+		return x.InputCharacters
+	}
+	return ""
+}
+
+func (x *Price) GetSearchUnit() string {
+	if x != nil {
+		return x.SearchUnit
 	}
 	return ""
 }
@@ -354,7 +429,7 @@ var File_trunkline_admin_v1_price_proto protoreflect.FileDescriptor
 
 const file_trunkline_admin_v1_price_proto_rawDesc = "" +
 	"\n" +
-	"\x1etrunkline/admin/v1/price.proto\x12\x12trunkline.admin.v1\"\xd0\x02\n" +
+	"\x1etrunkline/admin/v1/price.proto\x12\x12trunkline.admin.v1\"\xc6\x05\n" +
 	"\x05Price\x12\x14\n" +
 	"\x05input\x18\x01 \x01(\tR\x05input\x12\x16\n" +
 	"\x06output\x18\x02 \x01(\tR\x06output\x12!\n" +
@@ -369,7 +444,20 @@ const file_trunkline_admin_v1_price_proto_rawDesc = "" +
 	"\x12cached_input_audio\x18\t \x01(\tR\x10cachedInputAudio\x12\x1f\n" +
 	"\vper_request\x18\n" +
 	" \x01(\tR\n" +
-	"perRequest\"\x81\x02\n" +
+	"perRequest\x12\x1f\n" +
+	"\vinput_image\x18\v \x01(\tR\n" +
+	"inputImage\x12!\n" +
+	"\foutput_image\x18\f \x01(\tR\voutputImage\x12\x14\n" +
+	"\x05image\x18\r \x01(\tR\x05image\x12=\n" +
+	"\x06images\x18\x0e \x03(\v2%.trunkline.admin.v1.Price.ImagesEntryR\x06images\x12(\n" +
+	"\x10input_audio_hour\x18\x0f \x01(\tR\x0einputAudioHour\x12*\n" +
+	"\x11output_audio_hour\x18\x10 \x01(\tR\x0foutputAudioHour\x12)\n" +
+	"\x10input_characters\x18\x11 \x01(\tR\x0finputCharacters\x12\x1f\n" +
+	"\vsearch_unit\x18\x12 \x01(\tR\n" +
+	"searchUnit\x1a9\n" +
+	"\vImagesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x81\x02\n" +
 	"\x0eEffectivePrice\x12\x1e\n" +
 	"\n" +
 	"deployment\x18\x01 \x01(\tR\n" +
@@ -402,23 +490,25 @@ func file_trunkline_admin_v1_price_proto_rawDescGZIP() []byte {
 }
 
 var file_trunkline_admin_v1_price_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_trunkline_admin_v1_price_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_trunkline_admin_v1_price_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_trunkline_admin_v1_price_proto_goTypes = []any{
 	(PriceSource)(0),       // 0: trunkline.admin.v1.PriceSource
 	(*Price)(nil),          // 1: trunkline.admin.v1.Price
 	(*EffectivePrice)(nil), // 2: trunkline.admin.v1.EffectivePrice
 	(*PriceTier)(nil),      // 3: trunkline.admin.v1.PriceTier
+	nil,                    // 4: trunkline.admin.v1.Price.ImagesEntry
 }
 var file_trunkline_admin_v1_price_proto_depIdxs = []int32{
-	0, // 0: trunkline.admin.v1.EffectivePrice.source:type_name -> trunkline.admin.v1.PriceSource
-	1, // 1: trunkline.admin.v1.EffectivePrice.price:type_name -> trunkline.admin.v1.Price
-	3, // 2: trunkline.admin.v1.EffectivePrice.tiers:type_name -> trunkline.admin.v1.PriceTier
-	1, // 3: trunkline.admin.v1.PriceTier.price:type_name -> trunkline.admin.v1.Price
-	4, // [4:4] is the sub-list for method output_type
-	4, // [4:4] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	4, // 0: trunkline.admin.v1.Price.images:type_name -> trunkline.admin.v1.Price.ImagesEntry
+	0, // 1: trunkline.admin.v1.EffectivePrice.source:type_name -> trunkline.admin.v1.PriceSource
+	1, // 2: trunkline.admin.v1.EffectivePrice.price:type_name -> trunkline.admin.v1.Price
+	3, // 3: trunkline.admin.v1.EffectivePrice.tiers:type_name -> trunkline.admin.v1.PriceTier
+	1, // 4: trunkline.admin.v1.PriceTier.price:type_name -> trunkline.admin.v1.Price
+	5, // [5:5] is the sub-list for method output_type
+	5, // [5:5] is the sub-list for method input_type
+	5, // [5:5] is the sub-list for extension type_name
+	5, // [5:5] is the sub-list for extension extendee
+	0, // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_trunkline_admin_v1_price_proto_init() }
@@ -432,7 +522,7 @@ func file_trunkline_admin_v1_price_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_trunkline_admin_v1_price_proto_rawDesc), len(file_trunkline_admin_v1_price_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   3,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -184,7 +184,8 @@ type UsageEvent struct {
 	WorkflowId string `protobuf:"bytes,15,opt,name=workflow_id,json=workflowId,proto3" json:"workflow_id,omitempty"`
 	// The labels of the caller's context. Empty means none.
 	Labels map[string]string `protobuf:"bytes,16,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// The operation: "generate", "stream_generate" or "embed".
+	// The operation: "generate", "stream_generate", "embed", "generate_image", "transcribe",
+	// "synthesize", "rerank" or "count_tokens".
 	Operation string `protobuf:"bytes,17,opt,name=operation,proto3" json:"operation,omitempty"`
 	// Whether the answer was streamed.
 	Streamed bool `protobuf:"varint,18,opt,name=streamed,proto3" json:"streamed,omitempty"`

@@ -488,7 +488,18 @@ type UsageRow struct {
 	// The share of failures among those that succeeded or failed, from 0 to 1.
 	ErrorRate float64 `protobuf:"fixed64,23,opt,name=error_rate,json=errorRate,proto3" json:"error_rate,omitempty"`
 	// One for each of the percentiles asked for, in their order.
-	Percentiles   []*UsagePercentile `protobuf:"bytes,24,rep,name=percentiles,proto3" json:"percentiles,omitempty"`
+	Percentiles []*UsagePercentile `protobuf:"bytes,24,rep,name=percentiles,proto3" json:"percentiles,omitempty"`
+	// Images made.
+	OutputImages int64 `protobuf:"varint,25,opt,name=output_images,json=outputImages,proto3" json:"output_images,omitempty"`
+	// Sound heard, in milliseconds.
+	InputAudioMs int64 `protobuf:"varint,26,opt,name=input_audio_ms,json=inputAudioMs,proto3" json:"input_audio_ms,omitempty"`
+	// Sound made, in milliseconds.
+	OutputAudioMs int64 `protobuf:"varint,27,opt,name=output_audio_ms,json=outputAudioMs,proto3" json:"output_audio_ms,omitempty"`
+	// Characters spoken, where a vendor counts them.
+	InputCharacters int64 `protobuf:"varint,28,opt,name=input_characters,json=inputCharacters,proto3" json:"input_characters,omitempty"`
+	// Searches, in the vendor's units. The five are zero of events kept before the database had
+	// columns for them.
+	SearchUnits   int64 `protobuf:"varint,29,opt,name=search_units,json=searchUnits,proto3" json:"search_units,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -691,6 +702,41 @@ func (x *UsageRow) GetPercentiles() []*UsagePercentile {
 	return nil
 }
 
+func (x *UsageRow) GetOutputImages() int64 {
+	if x != nil {
+		return x.OutputImages
+	}
+	return 0
+}
+
+func (x *UsageRow) GetInputAudioMs() int64 {
+	if x != nil {
+		return x.InputAudioMs
+	}
+	return 0
+}
+
+func (x *UsageRow) GetOutputAudioMs() int64 {
+	if x != nil {
+		return x.OutputAudioMs
+	}
+	return 0
+}
+
+func (x *UsageRow) GetInputCharacters() int64 {
+	if x != nil {
+		return x.InputCharacters
+	}
+	return 0
+}
+
+func (x *UsageRow) GetSearchUnits() int64 {
+	if x != nil {
+		return x.SearchUnits
+	}
+	return 0
+}
+
 // UsagePercentile is latencies at one percentile, interpolated, of the events that succeeded.
 type UsagePercentile struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -780,7 +826,7 @@ const file_trunkline_admin_v1_usage_report_proto_rawDesc = "" +
 	"\rUsageGroupKey\x12B\n" +
 	"\tdimension\x18\x01 \x01(\x0e2\".trunkline.admin.v1.UsageDimensionH\x00R\tdimension\x12\x16\n" +
 	"\x05label\x18\x02 \x01(\tH\x00R\x05labelB\x05\n" +
-	"\x03key\"\xef\x06\n" +
+	"\x03key\"\xb0\b\n" +
 	"\bUsageRow\x12\x14\n" +
 	"\x05group\x18\x01 \x03(\tR\x05group\x12;\n" +
 	"\vbucket_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
@@ -809,7 +855,12 @@ const file_trunkline_admin_v1_usage_report_proto_rawDesc = "" +
 	"\testimated\x18\x16 \x01(\x03R\testimated\x12\x1d\n" +
 	"\n" +
 	"error_rate\x18\x17 \x01(\x01R\terrorRate\x12E\n" +
-	"\vpercentiles\x18\x18 \x03(\v2#.trunkline.admin.v1.UsagePercentileR\vpercentiles\"\xa5\x01\n" +
+	"\vpercentiles\x18\x18 \x03(\v2#.trunkline.admin.v1.UsagePercentileR\vpercentiles\x12#\n" +
+	"\routput_images\x18\x19 \x01(\x03R\foutputImages\x12$\n" +
+	"\x0einput_audio_ms\x18\x1a \x01(\x03R\finputAudioMs\x12&\n" +
+	"\x0foutput_audio_ms\x18\x1b \x01(\x03R\routputAudioMs\x12)\n" +
+	"\x10input_characters\x18\x1c \x01(\x03R\x0finputCharacters\x12!\n" +
+	"\fsearch_units\x18\x1d \x01(\x03R\vsearchUnits\"\xa5\x01\n" +
 	"\x0fUsagePercentile\x12\x1e\n" +
 	"\n" +
 	"percentile\x18\x01 \x01(\x01R\n" +
