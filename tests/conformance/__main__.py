@@ -32,7 +32,7 @@ def main() -> int:
         else:
             broken.append(client.name)
     listed = cases(words.case)
-    outcomes = asyncio.run(play_all(built, listed)) if built else {}
+    outcomes = asyncio.run(play_all(built, listed, examples=not words.case)) if built else {}
     print(table(listed, outcomes, [client.name for client in missing]))
     for line in failures(outcomes):
         print(line)

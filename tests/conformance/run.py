@@ -41,14 +41,14 @@ def cases(names: Sequence[str] | None = None) -> list[Case]:
 
 
 async def play_all(
-    clients: Sequence[Client], listed: Sequence[Case]
+    clients: Sequence[Client], listed: Sequence[Case], *, examples: bool = False
 ) -> dict[str, dict[str, Outcome]]:
-    """The outcome of each case with each client."""
+    """The outcome of each case with each client; and of their examples, if they are to run."""
     outcomes: dict[str, dict[str, Outcome]] = {}
     async with World() as world:
         for client in clients:
             outcomes[client.name] = await _play_client(world, client, listed)
-            if client.example:
+            if examples and client.example:
                 outcomes[client.name][EXAMPLE] = await _run_example(world, client)
     return outcomes
 

@@ -1710,9 +1710,11 @@ pub mod credential_service_client {
         }
     }
 }
-/// Price is what a deployment charges: exact decimals of USD per million tokens, such as "1.25".
-/// At least input or output is set. What is empty is charged as the kind that contains it.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+/// Price is what a deployment charges: exact decimals of USD, such as "1.25", per million tokens
+/// unless said otherwise. At least one of input, output, image, images, the hours,
+/// input_characters and search_unit is set. Of the rest, what is empty is charged as the kind that
+/// contains it.
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Price {
     /// Input tokens. Empty means that they are not priced.
     #[prost(string, tag = "1")]
@@ -1745,6 +1747,34 @@ pub struct Price {
     /// USD for each request, beside its tokens. Empty means nothing.
     #[prost(string, tag = "10")]
     pub per_request: ::prost::alloc::string::String,
+    /// Input tokens that are images. Empty means as input.
+    #[prost(string, tag = "11")]
+    pub input_image: ::prost::alloc::string::String,
+    /// Output tokens that are images. Empty means as output.
+    #[prost(string, tag = "12")]
+    pub output_image: ::prost::alloc::string::String,
+    /// USD for each image made. Empty means that images are charged by images or by tokens.
+    #[prost(string, tag = "13")]
+    pub image: ::prost::alloc::string::String,
+    /// The same where it depends on how they are made: by "QUALITY/SIZE", such as "hd/1024x1792", or
+    /// by either alone. Empty means that it does not.
+    #[prost(map = "string, string", tag = "14")]
+    pub images: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    /// USD for an hour of sound heard. Empty means that it is charged by tokens.
+    #[prost(string, tag = "15")]
+    pub input_audio_hour: ::prost::alloc::string::String,
+    /// USD for an hour of sound made. Empty means that it is charged by tokens or characters.
+    #[prost(string, tag = "16")]
+    pub output_audio_hour: ::prost::alloc::string::String,
+    /// USD for a million characters spoken. Empty means that they are charged by tokens.
+    #[prost(string, tag = "17")]
+    pub input_characters: ::prost::alloc::string::String,
+    /// USD for one search. Empty means that it is not known.
+    #[prost(string, tag = "18")]
+    pub search_unit: ::prost::alloc::string::String,
 }
 /// EffectivePrice is what a deployment is taken to charge now.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1770,7 +1800,7 @@ pub struct EffectivePrice {
     pub tiers: ::prost::alloc::vec::Vec<PriceTier>,
 }
 /// PriceTier is what the whole request is charged once its prompt is longer.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PriceTier {
     /// The input tokens above which it holds.
     #[prost(int64, tag = "1")]
@@ -6678,7 +6708,8 @@ pub struct UsageEvent {
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
-    /// The operation: "generate", "stream_generate" or "embed".
+    /// The operation: "generate", "stream_generate", "embed", "generate_image", "transcribe",
+    /// "synthesize", "rerank" or "count_tokens".
     #[prost(string, tag = "17")]
     pub operation: ::prost::alloc::string::String,
     /// Whether the answer was streamed.
@@ -7027,6 +7058,22 @@ pub struct UsageRow {
     /// One for each of the percentiles asked for, in their order.
     #[prost(message, repeated, tag = "24")]
     pub percentiles: ::prost::alloc::vec::Vec<UsagePercentile>,
+    /// Images made.
+    #[prost(int64, tag = "25")]
+    pub output_images: i64,
+    /// Sound heard, in milliseconds.
+    #[prost(int64, tag = "26")]
+    pub input_audio_ms: i64,
+    /// Sound made, in milliseconds.
+    #[prost(int64, tag = "27")]
+    pub output_audio_ms: i64,
+    /// Characters spoken, where a vendor counts them.
+    #[prost(int64, tag = "28")]
+    pub input_characters: i64,
+    /// Searches, in the vendor's units. The five are zero of events kept before the database had
+    /// columns for them.
+    #[prost(int64, tag = "29")]
+    pub search_units: i64,
 }
 /// UsagePercentile is latencies at one percentile, interpolated, of the events that succeeded.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]

@@ -222,6 +222,12 @@ pub struct Usage {
     /// "hd/1024x1792". Either may be empty. Empty when no images were made.
     #[prost(string, tag = "16")]
     pub image_variant: ::prost::alloc::string::String,
+    /// The input tokens that were images.
+    #[prost(int64, tag = "17")]
+    pub input_image_tokens: i64,
+    /// The output tokens that were images.
+    #[prost(int64, tag = "18")]
+    pub output_image_tokens: i64,
 }
 /// Cost is what a call cost, in billionths of a US dollar (10^-9 USD).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -235,7 +241,8 @@ pub struct Cost {
     /// The whole: input and output and charges per request, image, second, character and search.
     #[prost(int64, tag = "3")]
     pub total: i64,
-    /// True when no price is known for the deployment: the amounts then say nothing.
+    /// True when no price is known for the deployment, or for a part of what it did: the amounts
+    /// then leave that out.
     #[prost(bool, tag = "4")]
     pub unpriced: bool,
     /// True when the amounts rest on estimated counts, or on a plan not yet carried out.
@@ -312,6 +319,9 @@ pub enum UsageSource {
     Provider = 1,
     /// The router's estimate, because the vendor's report was missing or cut off.
     Estimate = 2,
+    /// The router's own count of what the vendor charges for and does not report, such as images
+    /// made or characters spoken. Exact.
+    Counted = 3,
 }
 impl UsageSource {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -323,6 +333,7 @@ impl UsageSource {
             Self::Unspecified => "USAGE_SOURCE_UNSPECIFIED",
             Self::Provider => "USAGE_SOURCE_PROVIDER",
             Self::Estimate => "USAGE_SOURCE_ESTIMATE",
+            Self::Counted => "USAGE_SOURCE_COUNTED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -331,6 +342,7 @@ impl UsageSource {
             "USAGE_SOURCE_UNSPECIFIED" => Some(Self::Unspecified),
             "USAGE_SOURCE_PROVIDER" => Some(Self::Provider),
             "USAGE_SOURCE_ESTIMATE" => Some(Self::Estimate),
+            "USAGE_SOURCE_COUNTED" => Some(Self::Counted),
             _ => None,
         }
     }
@@ -1857,6 +1869,9 @@ pub struct CountTokensRequest {
     /// As in GenerateRequest.
     #[prost(string, tag = "6")]
     pub request_id: ::prost::alloc::string::String,
+    /// What the deployment must be able to do. Empty means nothing in particular.
+    #[prost(message, optional, tag = "7")]
+    pub requirements: ::core::option::Option<Requirements>,
 }
 /// CountTokensResponse is the count.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1876,9 +1891,16 @@ pub struct CountTokensResponse {
     /// Who counted.
     #[prost(enumeration = "TokenCountMethod", tag = "5")]
     pub method: i32,
-    /// Every upstream call made, in order of start. Empty when no vendor was asked.
+    /// Every upstream call made, in order of start. Empty when no vendor was asked. When all of them
+    /// failed, the count is the router's.
     #[prost(message, repeated, tag = "6")]
     pub attempts: ::prost::alloc::vec::Vec<Attempt>,
+    /// How the deployment was chosen.
+    #[prost(message, optional, tag = "7")]
+    pub decision: ::core::option::Option<Decision>,
+    /// Where the time went.
+    #[prost(message, optional, tag = "8")]
+    pub timing: ::core::option::Option<Timing>,
 }
 /// ListModelsRequest asks for the models.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1970,7 +1992,7 @@ pub struct UnitPrices {
     /// For a million tokens written to the vendor's prompt cache.
     #[prost(int64, tag = "4")]
     pub cache_write: i64,
-    /// For one image made.
+    /// For one image made. Where that depends on how, the dearest.
     #[prost(int64, tag = "5")]
     pub image: i64,
     /// For a million milliseconds of sound heard.
