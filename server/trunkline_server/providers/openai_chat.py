@@ -76,6 +76,8 @@ class OpenAIChatCodec:
       reasoning unasked. "reasoning": by OpenRouter's object. "reasoning_format": by Groq's
       field. "": refused.
     - `rerank_path` ("/rerank"): where documents are put in order.
+    - `rerank_top_field` ("top_n"): the field that says how many of them are wanted; Voyage's is
+      "top_k".
     - `required_word` ("required"): the word for "some tool must be called"; Mistral's is
       "any".
     - `seed_field` ("seed"): Mistral's is "random_seed". "": a seed is refused.

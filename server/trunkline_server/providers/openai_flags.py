@@ -36,6 +36,7 @@ FLAGS: Mapping[str, str | int | bool] = {
     "reasoning_text": "",
     "required_word": "required",
     "rerank_path": "/rerank",
+    "rerank_top_field": "top_n",
     "seed_field": "seed",
     "speech_events": False,
     "speech_instructions": True,

@@ -32,7 +32,7 @@ def encode_rerank(request: v1.RerankRequest, target: CodecTarget) -> WireRequest
         "return_documents": False,
     }
     if request.HasField("top_n"):
-        body["top_n"] = request.top_n
+        body[word(target, "rerank_top_field")] = request.top_n
     if request.HasField("provider_options"):
         merge_options(request.provider_options, _OWN_FIELDS, body)
     return WireRequest(operation_path(word(target, "rerank_path"), target), orjson.dumps(body))
@@ -44,7 +44,8 @@ def decode_rerank(body: bytes, request: v1.RerankRequest, into: v1.RerankRespons
     error = reported_error(document)
     if error is not None:
         raise error
-    results = document.get("results")
+    # Voyage has them under the name of embeddings.
+    results = document.get("results", document.get("data"))
     if not isinstance(results, list):
         raise senseless("the answer holds no order")
     found: dict[int, float] = {}
