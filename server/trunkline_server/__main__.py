@@ -1,4 +1,4 @@
-"""The command line: `trunkline serve`, `check`, `migrate`, `secrets`, `audit`, `call`,
+"""The command line: `trunkline serve`, `check`, `health`, `migrate`, `secrets`, `audit`, `call`,
 `hash-key`."""
 
 import argparse
@@ -66,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     hash_key.set_defaults(command=_hash_key)
     _secrets_commands(commands.add_parser("secrets", help="master keys and stored credentials"))
     _schema_options(commands.add_parser("schema", help="print the contract, for other tools"))
+    _health_options(commands.add_parser("health", help="ask a router whether it serves"))
     commands.add_parser("call", help="make one call, as a quick try", add_help=False)
     return parser
 
@@ -94,6 +95,14 @@ def _schema_options(parser: argparse.ArgumentParser) -> None:
         help="descriptors: a serialised google.protobuf.FileDescriptorSet, such as Envoy reads",
     )
     parser.set_defaults(command=_schema)
+
+
+def _health_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("target", nargs="?", default="127.0.0.1:50051", metavar="HOST:PORT")
+    parser.add_argument("--service", default="", help="one service (default: the whole server)")
+    parser.add_argument("--timeout", type=float, default=3.0, metavar="SECONDS")
+    parser.add_argument("--ca", type=Path, metavar="FILE", help="over TLS, trusting these roots")
+    parser.set_defaults(command=_health)
 
 
 def _audit_options(parser: argparse.ArgumentParser) -> None:
@@ -184,6 +193,13 @@ def _schema(parsed: argparse.Namespace) -> int:
 
     sys.stdout.buffer.write(document(parsed.language))
     return 0
+
+
+def _health(parsed: argparse.Namespace) -> int:
+    from trunkline_server.app.health_command import check_health  # noqa: PLC0415 - as above
+
+    roots = None if parsed.ca is None else parsed.ca.read_bytes()
+    return check_health(parsed.target, parsed.service, parsed.timeout, roots)
 
 
 def _migrate(parsed: argparse.Namespace) -> int:
