@@ -91,14 +91,14 @@ def main() -> int:
         }
         subprocess.run([TRUNKLINE, "migrate", str(config)], env=env, check=True)
         stack.enter_context(
-            _program([sys.executable, "-m", "trunkline_server.simulator", "--listen", simulator])
+            program([sys.executable, "-m", "trunkline_server.simulator", "--listen", simulator])
         )
         addresses = [parsed.listen, parsed.ops_listen, parsed.admin_listen]
         words = zip(("--listen", "--ops-listen", "--admin-listen"), addresses, strict=True)
         flags = [word for pair in words for word in pair]
         command = [TRUNKLINE, "serve", "--config", str(config), *flags]
-        router = stack.enter_context(_program(command, env))
-        key = asyncio.run(_fill(router, parsed.admin_listen, root_key, simulator))
+        router = stack.enter_context(program(command, env))
+        key = asyncio.run(fill(router, parsed.admin_listen, root_key, simulator))
         print(_calls(parsed.listen, parsed.admin_listen, root_key, key), flush=True)
         return router.wait()
 
@@ -111,7 +111,7 @@ def _run() -> int:
 
 
 @contextmanager
-def _program(
+def program(
     command: Sequence[str], env: Mapping[str, str] | None = None
 ) -> Iterator["subprocess.Popen[bytes]"]:
     """Runs a program, and ends it in order; it does not outlive this one in any case."""
@@ -124,7 +124,7 @@ def _program(
         process.wait(PATIENCE)
 
 
-async def _fill(
+async def fill(
     router: "subprocess.Popen[bytes]", address: str, root_key: str, simulator: str
 ) -> str:
     """Puts the simulated providers into the store, and makes a key; gives the key."""

@@ -1,6 +1,7 @@
 """Envoy as deploy/envoy configures it, on free ports in front of a router of the test's own."""
 
 import json
+import re
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
@@ -72,6 +73,11 @@ class Envoy(ServerProcess):
         except OSError:
             return False
 
+    @property
+    def contract(self) -> Path:
+        """The descriptors that it transcodes by."""
+        return self.directory / "contract.binpb"
+
     def healthy(self, cluster: str) -> int:
         """How many replicas of a cluster are thought to be healthy."""
         url = f"http://{self.host}:{self._admin}/clusters?format=json"
@@ -84,6 +90,13 @@ class Envoy(ServerProcess):
             if each["name"] == cluster
             for host in each.get("host_statuses", [])
         )
+
+    def stat(self, name: str) -> int:
+        """One of Envoy's counters; 0 for one that nothing has happened to."""
+        url = f"http://{self.host}:{self._admin}/stats?format=json&filter=^{re.escape(name)}$"
+        with urlopen(url) as answer:
+            told: Any = json.load(answer)
+        return next((int(row["value"]) for row in told["stats"] if row.get("name") == name), 0)
 
     def _put(self, name: str, text: bytes) -> None:
         path = self.directory / name
