@@ -3,7 +3,7 @@
 Three replicas on one Redis and one Postgres behind Envoy, Prometheus beside them, and ghz calling
 through Envoy by TLS. One replica is killed and started again, another drains and is started
 again. Prints what became of every call, and fails if any failed. Envoy repeats a call that a
-killed replica held, because these callers ask for it (`x-envoy-retry-on`); such repetitions are
+killed replica held, because these callers ask for it (`trunkline-repeat`); such repetitions are
 counted apart.
 """
 
@@ -44,7 +44,7 @@ SERVICE = "trunkline.v1.InferenceService"
 REPLICAS = 3
 _NO_HASH = "0" * 64
 # By which callers have Envoy repeat what a replica that died held.
-RETRIES = {"x-envoy-retry-on": "connect-failure,refused-stream,reset", "x-envoy-max-retries": "3"}
+REPEAT = {"trunkline-repeat": "on-reset"}
 _HOST = "127.0.0.1"
 
 
@@ -293,7 +293,7 @@ def _ghz(
     command = [
         *(ghz, "--call", f"{SERVICE}/{load.method}", "--protoset", str(envoy.contract)),
         *("--cacert", str(roots), "--cname", "localhost"),
-        *("--metadata", json.dumps({"authorization": f"Bearer {key}"} | RETRIES)),
+        *("--metadata", json.dumps({"authorization": f"Bearer {key}"} | REPEAT)),
         *("--data", json.dumps(load.body), "--format", "json", "--timeout", "20s"),
         *("--rps", str(load.rate), "--total", str(load.rate * seconds)),
         *("--concurrency", "20", "--connections", "4", envoy.address),
