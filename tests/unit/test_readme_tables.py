@@ -29,7 +29,6 @@ from trunkline import v1
 from trunkline.admin import v1 as admin
 from trunkline.v1 import inference_service_pb2
 from trunkline_server.app import serve
-from trunkline_server.app.worker import DRAIN_NOTICE
 from trunkline_server.catalogue.extensions import provider_rows
 from trunkline_server.catalogue.models import CAPABILITIES
 from trunkline_server.catalogue.rows import ProviderRow
@@ -146,8 +145,8 @@ def test_numbers_in_sentences_are_those_of_the_code() -> None:
     breaker, budget = BreakerSettings(), RetryBudgetSettings()
     attempts, hedge = AttemptPolicy(), HedgePolicy()
     watched = inspect.signature(ConfigWatcher).parameters["interval"].default
-    assert (CHARS_PER_TOKEN, watched, serve._KILL_MARGIN, DRAIN_NOTICE) == (4, 1, 6, 1)
-    assert "allow `server.drain_timeout` and six seconds" in DEPLOY
+    assert (CHARS_PER_TOKEN, watched, serve._KILL_MARGIN) == (4, 1, 5)
+    assert "`server.drain_notice`, `server.drain_timeout` and five seconds" in DEPLOY
     text = " ".join(README.split())
     for phrase in (
         f"at four characters a token and {TOKENS_PER_MEDIA_PART} tokens for an image",

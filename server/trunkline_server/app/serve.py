@@ -17,7 +17,6 @@ from trunkline_server.app.lifeline import on_hangup, stop_on_signals, stop_with_
 from trunkline_server.app.member import membership
 from trunkline_server.app.sources import Origin, Overrides, Source, read_source
 from trunkline_server.app.supervisor import READY_LINE, Supervisor
-from trunkline_server.app.worker import DRAIN_NOTICE
 from trunkline_server.contract.openapi import openapi_yaml
 from trunkline_server.settings import Settings
 from trunkline_server.telemetry.conditions import JOURNAL
@@ -26,8 +25,8 @@ from trunkline_server.telemetry.logs import configure_logging
 from trunkline_server.telemetry.metrics import Metrics
 from trunkline_server.telemetry.ops import OpsServer
 
-# What a worker needs beyond its drain timeout before it counts as stuck. Seconds.
-_KILL_MARGIN = DRAIN_NOTICE + 5.0
+# What a worker needs beyond its drain notice and timeout before it counts as stuck. Seconds.
+_KILL_MARGIN = 5.0
 
 # What the operators' server serves beside metrics and readiness.
 _DOCUMENTS = {"/docs/openapi.yaml": openapi_yaml}
@@ -77,6 +76,7 @@ async def _serve_alone(source: Source, overrides: Overrides) -> int:
 
 
 async def _serve_supervised(source: Source, overrides: Overrides) -> int:
+    server = source.settings.server
     await prepare_database(source.settings)
     with (
         reserved(source.settings.server.listen) as address,
@@ -95,7 +95,7 @@ async def _serve_supervised(source: Source, overrides: Overrides) -> int:
             [sys.executable, "-m", "trunkline_server", "worker", *_arguments(overrides, address)],
             source.settings.server.workers,
             {"PROMETHEUS_MULTIPROC_DIR": metrics},
-            source.settings.server.drain_timeout + _KILL_MARGIN,
+            server.drain_notice + server.drain_timeout + _KILL_MARGIN,
             forget,
             # One serves the control plane: what it says of health is then always the same one's.
             others=("--admin-listen", "off"),

@@ -45,10 +45,6 @@ from trunkline_server.telemetry.keys import KeyUse
 from trunkline_server.telemetry.metrics import Metrics
 from trunkline_server.upstream.clients import make_client
 
-# How long balancers have to notice that the health service says NOT_SERVING before
-# connections are turned away. Seconds.
-DRAIN_NOTICE = 1.0
-
 _SECONDS_PER_DAY = 86_400.0
 
 # How long a process that has drained waits for what its calls left to be done. Seconds.
@@ -297,8 +293,11 @@ class Worker:
         """Why no calls are wanted now, or None."""
         return "draining" if self._draining else None
 
-    async def drain(self, notice: float = DRAIN_NOTICE) -> None:
-        """Ends without failing a call, as far as the drain timeout allows."""
+    async def drain(self, notice: float | None = None) -> None:
+        """Ends without failing a call, as far as the drain timeout allows; `notice` None is the
+        configured one."""
+        if notice is None:
+            notice = self._settings.server.drain_notice
         self._draining = True
         if self._price_timer is not None:
             self._price_timer.cancel()

@@ -88,7 +88,9 @@ class ServerSettings:
     keepalive_time: Annotated[float, read.duration(1)] = 60.0
     keepalive_timeout: Annotated[float, read.duration(1)] = 20.0
     min_ping_interval: Annotated[float, read.duration(0)] = 10.0
-    # How long calls may still run when the server is told to stop.
+    # When the server is told to stop: how long it still takes calls while its health says
+    # NOT_SERVING, so that balancers notice, and how long calls may then still run.
+    drain_notice: Annotated[float, read.duration(0, 300)] = 1.0
     drain_timeout: Annotated[float, read.duration(0)] = 30.0
     # The most time that a call gets, whatever deadline its caller sets.
     default_deadline: Annotated[float, read.duration(0.001)] = 600.0

@@ -17,7 +17,7 @@ app.kubernetes.io/component: router
 {{- end }}
 
 {{- define "trunkline.config" -}}
-{{- $server := dict "drain_timeout" .Values.drainSeconds "workers" (int .Values.workers) -}}
+{{- $server := dict "drain_notice" .Values.noticeSeconds "drain_timeout" .Values.drainSeconds "workers" (int .Values.workers) -}}
 {{- if .Values.tlsSecret -}}
 {{- $tls := dict "cert" "/etc/trunkline/tls/tls.crt" "key" "/etc/trunkline/tls/tls.key" -}}
 {{- if .Values.clientCaSecret -}}
