@@ -17,7 +17,10 @@ DOCUMENTS = sorted(
 )
 
 # Folders that a document can mean only of the machine it was written on.
-MACHINE_PATH = re.compile(r"(?<![\w.:/$-])/(?:home|root|work|tmp|Users|mnt|workspace|private)\b")
+# A container's own /tmp is none.
+MACHINE_PATH = re.compile(
+    r"(?<![\w.:/$-])/(?:home|root|work|tmp(?!\]|, )|Users|mnt|workspace|private)\b"
+)
 REGISTRY = re.compile(
     r"pypi\.org|pythonhosted\.org|npmjs\.(?:org|com)|proxy\.golang\.org|pkg\.go\.dev|crates\.io"
     r"|rubygems\.org|buf\.build",

@@ -155,7 +155,7 @@ def test_numbers_in_sentences_are_those_of_the_code() -> None:
         f"once {samples._MIN_SAMPLES} are known",
         f"the same for 1 to {routing_checks._MAX_BATCH:,} calls",
         "is looked at each second",
-        "one second later no new connection is taken",
+        "`drain_notice` later no new connection is taken",
         f"averages that forget in {breaker.averaging_time:g} s",
         f"{breaker.consecutive_failures} failures in a row",
         f"at least {breaker.min_calls} recent calls",
