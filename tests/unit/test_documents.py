@@ -27,7 +27,9 @@ REGISTRY = re.compile(
     re.IGNORECASE,
 )
 # Links, the names of Envoy's types, and lists that its format keeps on a line.
-UNBROKEN = re.compile(r"\]\(|type\.googleapis\.com/|_(?:headers|requests|version): ")
+UNBROKEN = re.compile(
+    r"\]\(|type\.googleapis\.com/|_(?:headers|requests|version): |/trunkline\.v1\."
+)
 LINK = re.compile(r"(?<!\!)\[[^\]]*\]\(([^)\s]+)\)")
 
 each_document = pytest.mark.parametrize(
