@@ -1,6 +1,7 @@
 """`trunkline health`: what a container or a script asks a router before it counts on it."""
 
 import sys
+from typing import cast
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -21,7 +22,8 @@ def check_health(target: str, service: str, timeout: float, roots: bytes | None)
         try:
             answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=timeout)
         except grpc.RpcError as error:
-            call: grpc.Call = error
+            # What a call raises is the call itself; the class alone does not say so.
+            call = cast(grpc.Call, error)
             print(f"trunkline: {target}: {call.code().name}: {call.details()}", file=sys.stderr)
             return 1
     status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
