@@ -72,6 +72,10 @@ def _server(settings: Settings) -> Iterator[Complaint]:
     tls = server.tls
     if tls is not None and tls.require_client_cert and tls.client_ca is None:
         yield "server.tls.require_client_cert", "needs client_ca, which says whose certificates"
+    if tls is not None and tls.client_ca is not None and not tls.require_client_cert:
+        # In gRPC's Python asking for certificates and demanding them are one switch.
+        told = "has no effect without require_client_cert: true: gRPC asks for what it demands"
+        yield "server.tls.client_ca", told
     known_callers = (
         settings.keys or settings.issuers or settings.certificates or "keys" in settings.state.owns
     )

@@ -44,7 +44,8 @@ class TlsSettings:
     # The server's certificate chain and its private key.
     cert: Annotated[Path, read.readable_file]
     key: Annotated[Path, read.readable_file]
-    # The authorities whose client certificates are accepted. None: no client certificates.
+    # The authorities whose client certificates are accepted. None: no client certificates. Goes
+    # with require_client_cert.
     client_ca: Annotated[Path | None, read.readable_file] = None
     # Whether callers must present one.
     require_client_cert: Annotated[bool, read.boolean] = False

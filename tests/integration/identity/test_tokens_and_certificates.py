@@ -218,7 +218,7 @@ def leaf(name: str) -> Leaf:
 
 
 @asynccontextmanager
-async def secured(folder: Path, rules: str, *, demand: bool) -> AsyncGenerator[Router]:
+async def secured(folder: Path, rules: str) -> AsyncGenerator[Router]:
     """A router behind TLS that asks for client certificates."""
     own = leaf("localhost")
     for name, content in (
@@ -231,7 +231,7 @@ async def secured(folder: Path, rules: str, *, demand: bool) -> AsyncGenerator[R
         f"{name}: '{folder / file}'"
         for name, file in (("cert", "cert.pem"), ("key", "key.pem"), ("client_ca", "ca.pem"))
     )
-    tls = f"{{{tls}, require_client_cert: {str(demand).lower()}}}"
+    tls = f"{{{tls}, require_client_cert: true}}"
     async with router(openai_at(NOWHERE) + rules, tls=tls) as trunkline:
         yield trunkline
 
@@ -259,7 +259,7 @@ async def outcome(
 
 async def test_certificates_stand_for_callers(tmp_path: Path) -> None:
     rules = f"{RULES}keys:\n{key('team')}\n"
-    async with secured(tmp_path, rules, demand=True) as trunkline:
+    async with secured(tmp_path, rules) as trunkline:
         found = [
             await outcome(trunkline, leaf("spiffe://acme.example/sa/billing")),
             await outcome(trunkline, leaf("spiffe://umbrella.example/sa/billing")),
@@ -284,8 +284,11 @@ async def test_certificates_stand_for_callers(tmp_path: Path) -> None:
     ]
 
 
-async def test_whoever_shows_no_certificate_shows_a_key(tmp_path: Path) -> None:
+async def test_whose_certificate_names_nobody_shows_a_key(tmp_path: Path) -> None:
     rules = f"{RULES}keys:\n{key('team')}\n"
-    async with secured(tmp_path, rules, demand=False) as trunkline:
-        assert await outcome(trunkline, None) == (grpc.StatusCode.UNAUTHENTICATED, "")
-        assert await outcome(trunkline, None, *shows("team")) == (grpc.StatusCode.OK, "")
+    stranger = leaf("worker.elsewhere.example")
+    async with secured(tmp_path, rules) as trunkline:
+        assert await outcome(trunkline, stranger) == (grpc.StatusCode.UNAUTHENTICATED, "")
+        assert await outcome(trunkline, stranger, *shows("team")) == (grpc.StatusCode.OK, "")
+        # Without a certificate there is no connection.
+        assert await outcome(trunkline, None, *shows("team")) == (grpc.StatusCode.UNAVAILABLE, "")

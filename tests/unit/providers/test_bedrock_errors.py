@@ -179,7 +179,7 @@ def test_bodies_that_make_no_sense(body: bytes) -> None:
         (
             "modelStreamErrorException",
             {"originalStatusCode": 424, "originalMessage": "broke"},
-            v1.ERROR_REASON_UNKNOWN,
+            v1.ERROR_REASON_SERVICE_UNAVAILABLE,
         ),
         ("modelTimeoutException", {}, v1.ERROR_REASON_TIMEOUT),
         ("somethingNewException", {}, v1.ERROR_REASON_SERVICE_UNAVAILABLE),

@@ -27,7 +27,9 @@ from trunkline_server.settings import (
 
 WHOLE = """
 providers: {p: {dialect: openai, base_url: "http://127.0.0.1:1"}}
-server: {listen: "0.0.0.0:1", tls: {cert: c.pem, key: c.pem, client_ca: c.pem}}
+server:
+  listen: "0.0.0.0:1"
+  tls: {cert: c.pem, key: c.pem, client_ca: c.pem, require_client_cert: true}
 state: {database: "sqlite:///state.db"}
 tenants:
   acme: {display_name: Acme, tier: gold, roles: [viewer], networks: [10.0.0.0/8], suspended: true}

@@ -22,6 +22,7 @@ app.kubernetes.io/component: router
 {{- $tls := dict "cert" "/etc/trunkline/tls/tls.crt" "key" "/etc/trunkline/tls/tls.key" -}}
 {{- if .Values.clientCaSecret -}}
 {{- $_ := set $tls "client_ca" "/etc/trunkline/client-ca/ca.crt" -}}
+{{- $_ := set $tls "require_client_cert" true -}}
 {{- end -}}
 {{- $_ := set $server "tls" $tls -}}
 {{- end -}}
