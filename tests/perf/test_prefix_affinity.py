@@ -25,8 +25,9 @@ from trunkline import v1
 from trunkline_server.cache.affinity import BLOCK_TOKENS, PrefixAffinity
 from trunkline_server.routing.health import BreakerPolicy, HealthTable
 from trunkline_server.routing.plan import plan
-from trunkline_server.routing.pricing import Price, Rates
+from trunkline_server.routing.pricing import Price
 from trunkline_server.routing.query import Query
+from trunkline_server.routing.rates import Rates
 from trunkline_server.routing.snapshot import Deployment, Route, Snapshot
 from trunkline_server.routing.warm import Warmth
 

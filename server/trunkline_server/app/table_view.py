@@ -7,7 +7,8 @@ from decimal import Decimal
 from trunkline.admin import v1 as admin
 from trunkline_server.clock import Clock
 from trunkline_server.engine.table import Table
-from trunkline_server.routing.pricing import Price, Rates
+from trunkline_server.routing.pricing import Price
+from trunkline_server.routing.rates import Rates
 from trunkline_server.rpc.admin.ports import HealthRow
 from trunkline_server.settings import Settings, deployment_name
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from trunkline_server.catalogue.price_table import LoadedTable, PriceTable, installed_table
 from trunkline_server.catalogue.unit_prices import unit_price
-from trunkline_server.routing.pricing import SUFFICIENT, Price, Rates, Tier, Version
+from trunkline_server.routing.pricing import Price
+from trunkline_server.routing.rates import SUFFICIENT, Rates, Tier, Version
 
 # The table's price keys for what a Usage counts. Amounts are USD per million tokens or
 # characters, or per hour.

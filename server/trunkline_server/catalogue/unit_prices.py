@@ -7,7 +7,8 @@ from functools import cache, lru_cache
 from importlib import resources
 from typing import Annotated
 
-from trunkline_server.routing.pricing import Price, Rates
+from trunkline_server.routing.pricing import Price
+from trunkline_server.routing.rates import Rates
 from trunkline_server.settings import PriceSettings, list_of, read, read_price, read_records, record
 
 

@@ -21,7 +21,8 @@ from trunkline_server.catalogue.models import CAPABILITIES
 from trunkline_server.catalogue.prices import PriceBook
 from trunkline_server.providers.codec import OPTIONAL_FACULTIES, faculties
 from trunkline_server.providers.dialects import DIALECTS
-from trunkline_server.routing.pricing import Price, Rates
+from trunkline_server.routing.pricing import Price
+from trunkline_server.routing.rates import Rates
 from trunkline_server.routing.snapshot import AttemptPolicy, BalanceWeights, HedgePolicy
 from trunkline_server.settings import ConfigError, parse
 

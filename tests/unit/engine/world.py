@@ -17,7 +17,8 @@ from trunkline_server.engine.table import Endpoint, FixedCredential, Table
 from trunkline_server.errors import TrunklineError
 from trunkline_server.governance.identity.principal import ANONYMOUS
 from trunkline_server.routing.health import HealthTable
-from trunkline_server.routing.pricing import Price, Rates
+from trunkline_server.routing.pricing import Price
+from trunkline_server.routing.rates import Rates
 from trunkline_server.routing.snapshot import AttemptPolicy, Deployment, Route, Snapshot
 
 PROVIDERS = ("alpha", "beta", "gamma")

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from trunkline import v1
-from trunkline_server.routing.pricing import Price, Rates, Tier, Version
+from trunkline_server.routing.pricing import Price
 from trunkline_server.routing.query import Query
+from trunkline_server.routing.rates import Rates, Tier, Version
 from trunkline_server.routing.snapshot import BalanceWeights, Deployment, Route, Snapshot
 
 BUILT_AT = 1_760_000_000.0

@@ -9,8 +9,9 @@ from tests.unit.routing.tables import BUILT_AT, deployment, flat, one_route, ran
 from trunkline import v1
 from trunkline_server.routing.health import HealthTable
 from trunkline_server.routing.plan import plan
-from trunkline_server.routing.pricing import Price, Rates, Version
+from trunkline_server.routing.pricing import Price
 from trunkline_server.routing.query import Query
+from trunkline_server.routing.rates import Rates, Version
 from trunkline_server.routing.snapshot import Deployment, Snapshot
 
 LAST = 2**70

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from trunkline import v1
-from trunkline_server.routing.pricing import Price, Rates, Tier, Version, cost_of
+from trunkline_server.routing.pricing import Price, cost_of
+from trunkline_server.routing.rates import Rates, Tier, Version
 
 D = Decimal
 NANO = D("1e-9")

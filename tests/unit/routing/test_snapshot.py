@@ -8,7 +8,8 @@ import pytest
 from tests.unit.routing.tables import BUILT_AT, deployment, flat
 from trunkline import v1
 from trunkline_server.errors import TrunklineError
-from trunkline_server.routing.pricing import Price, Rates, Version
+from trunkline_server.routing.pricing import Price
+from trunkline_server.routing.rates import Rates, Version
 from trunkline_server.routing.snapshot import ProviderTemplate, Route, Snapshot, near
 
 PRICE = flat("1", "2")

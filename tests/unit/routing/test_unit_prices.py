@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from trunkline import v1
-from trunkline_server.routing.pricing import Price, Rates, cost_of
+from trunkline_server.routing.pricing import Price, cost_of
+from trunkline_server.routing.rates import Rates
 
 D = Decimal
 

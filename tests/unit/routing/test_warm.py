@@ -9,8 +9,9 @@ from tests.unit.routing.tables import BUILT_AT, Away, deployment
 from trunkline import v1
 from trunkline_server.routing.health import BreakerPolicy, HealthTable
 from trunkline_server.routing.plan import plan
-from trunkline_server.routing.pricing import Price, Rates
+from trunkline_server.routing.pricing import Price
 from trunkline_server.routing.query import Query
+from trunkline_server.routing.rates import Rates
 from trunkline_server.routing.snapshot import Deployment, Route, Snapshot
 from trunkline_server.routing.warm import Warmth
 
