@@ -28,7 +28,7 @@ UNCLAIMED: tuple[tuple[str, str, str], ...] = (
         r"^/api/(chat|generate)$",
         "Ollama's own API: the router speaks its OpenAI-compatible one",
     ),
-    (r"fixtures openai", r"-error\.json$", "bodies of failures, without their statuses"),
+    (r"fixtures openai", r"-error(\.\d+)?\.json$", "bodies of failures, without their statuses"),
     (r"fixtures google", r"/interactions/", "Google's Interactions API, which is not spoken"),
     (r"fixtures .*", r"/speech-translation/", "live translation over a WebSocket"),
     (r"fixtures .*", r"/skills/", "uploads of skills, which is no call of a model"),
@@ -38,8 +38,6 @@ UNCLAIMED: tuple[tuple[str, str, str], ...] = (
 _FRAMES = "Converse's events without their frames; the recorded exchanges have the frames too"
 _ELSEWHERE = "pictures, transcripts and orders of documents: golden cases hold their shapes"
 PENDING: tuple[tuple[str, str, str], ...] = (
-    (r".*", r"(/responses/|/responses$)", "the Responses API"),
-    (r"fixtures azure", r".*", "the Responses API"),
     (r"fixtures amazon-bedrock", r"/src/__fixtures__/", _FRAMES),
     (r"fixtures .*", r"/image/|transcription|/reranking/", _ELSEWHERE),
     (r"voyage", r"/rerank$", _ELSEWHERE),
