@@ -61,6 +61,10 @@ GEMINI_TOOLS: Any = [
     )
 ]
 
+MODELS = {"sim-large", "sim-small", "sim-embed", "sim-image", "sim-transcribe", "sim-speech"} | {
+    "sim-rerank"
+}
+
 
 class Country(BaseModel):
     name: str
@@ -335,11 +339,7 @@ class TestOpenAI:
         assert _dot(a, b) > _dot(a, c)
 
     def test_models(self, clients: Clients) -> None:
-        assert {model.id for model in clients.openai.models.list()} == {
-            "sim-large",
-            "sim-small",
-            "sim-embed",
-        }
+        assert {model.id for model in clients.openai.models.list()} == MODELS
         assert clients.openai.models.retrieve("sim-large").owned_by == "trunkline-simulator"
         with pytest.raises(openai.NotFoundError):
             clients.openai.models.retrieve("sim-none")
@@ -676,7 +676,7 @@ class TestGemini:
 
     def test_models_and_token_count(self, clients: Clients) -> None:
         names = {model.name for model in clients.gemini.models.list()}
-        assert names == {"models/sim-large", "models/sim-small", "models/sim-embed"}
+        assert names == {f"models/{name}" for name in MODELS}
         assert clients.gemini.models.get(model="sim-large").input_token_limit == 128_000
         counted = clients.gemini.models.count_tokens(model="sim-large", contents="hello")
         answer = clients.gemini.models.generate_content(model="sim-large", contents="hello")
