@@ -1,5 +1,6 @@
 """Identities as the configuration has them, and what requests are authenticated with under them."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 Values = Callable[[Secret], SecretValue | None]
 
 
-class CloudCredential:
+class CloudCredential(ABC):
     """An engine.ports.Credential: other headers, and what the identity gives besides."""
 
     def __init__(self, inner: engine.Credential, held: Held) -> None:
@@ -42,9 +43,9 @@ class CloudCredential:
         return self._inner.headers
 
     @property
+    @abstractmethod
     def sign(self) -> engine.Sign:
         """As Credential.sign."""
-        raise NotImplementedError
 
     def refused(self, headers: Headers) -> Headers | None:
         """As Credential.refused."""
